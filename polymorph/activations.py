@@ -6,7 +6,7 @@ are different sequences. A chunk holds whole documents (sequences) and no PAD.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -92,9 +92,46 @@ def activations(
     return {site: cache[site][0, chunk.kept] for site in sites}
 
 
-def stacked_activations(
-    models: Sequence[HookedRootModule], chunk: Chunk, sites: Sequence[str]
-) -> Mapping[str, Float[Tensor, "members n d_model"]]:
-    """The same of several members."""
-    each = [activations(model, chunk, sites) for model in models]
-    return {site: torch.stack([own[site] for own in each]) for site in sites}
+@dataclass(frozen=True)
+class Activations:
+    """Some tokens of all members: `values` maps a site to [members n d]; a chunk holds whole documents."""
+
+    values: Mapping[str, Float[Tensor, "members n d"]]
+    document: Int[Tensor, " n"]
+    position: Int[Tensor, " n"]
+
+
+@runtime_checkable
+class ActivationSource(Protocol):
+    """Whatever gives members' activations on a probe: models read from a cohort, or planted truth."""
+
+    @property
+    def sites(self) -> Sequence[str]: ...
+
+    @property
+    def documents(self) -> Mapping[Split, int]: ...
+
+    def chunks(self, split: Split) -> Iterator[Activations]:
+        """The tokens of a split, always the same ones in the same chunks."""
+        ...
+
+
+@dataclass(frozen=True)
+class ModelActivations:
+    """The residual streams of several models on the probe, computed as they are asked for."""
+
+    models: Sequence[HookedRootModule]
+    sites: Sequence[str]
+    task: Dyck
+    probe: ProbeConfig
+    device: torch.device
+
+    @property
+    def documents(self) -> Mapping[Split, int]:
+        return {split: getattr(self.probe, split) for split in SPLITS}
+
+    def chunks(self, split: Split) -> Iterator[Activations]:
+        for chunk in probe_chunks(self.task, self.probe, split, self.device):
+            each = [activations(model, chunk, self.sites) for model in self.models]
+            values = {site: torch.stack([own[site] for own in each]) for site in self.sites}
+            yield Activations(values, chunk.document, chunk.position)

@@ -1,6 +1,6 @@
 """How members differ: maps, their fits and what they are worth; pure functions of tensors and moments."""
 
-from polymorph.alignment.fit import FITS, fit_rotation, r2_from_moments
+from polymorph.alignment.fit import FITS, fit_ladder, fit_rotation, r2_from_moments
 from polymorph.alignment.maps import Map
 
-__all__ = ["FITS", "Map", "fit_rotation", "r2_from_moments"]
+__all__ = ["FITS", "Map", "fit_ladder", "fit_rotation", "r2_from_moments"]

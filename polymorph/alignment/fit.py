@@ -1,86 +1,111 @@
 """Least-squares maps from moments, one family after another, batched over the leading axes of the moments.
 
 Every fit minimises Σ‖T(x) − y‖² over its family. With the mean shift, the best weight W depends on the
-centred sums alone: tr(Wᵀ xx W) − 2 tr(Wᵀ xy) + tr(yy).
+centred sums alone: tr(Wᵀ xx W) − 2 tr(Wᵀ xy) + tr(yy). The regressions are in `regression`.
 """
 
 from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from polymorph.alignment.maps import Map
+from polymorph.alignment.polar import least_direction, nearest_rotation, polar
+from polymorph.alignment.regression import RELATIVE_RIDGE, affine, cross_validated_maps
+from polymorph.alignment.solvable import require, source_spread
 from polymorph.moments import PairMoments, explained_variance_from_sums, pair_moments
 
-RELATIVE_RIDGE = 1e-8
+__all__ = [
+    "FITS",
+    "RELATIVE_RIDGE",
+    "affine",
+    "fit_ladder",
+    "fit_rotation",
+    "identity",
+    "orthogonal",
+    "r2_from_moments",
+    "rotation",
+    "shift",
+    "signed_permutation",
+    "similarity",
+]
 
 
 def identity(moments: PairMoments) -> Map:
-    """y = x: the only family that is not centred."""
-    _require(moments)
+    """y = x, without a mean shift."""
+    require(moments)
     zero = torch.zeros_like(moments.mean_x)
     return Map("identity", _eye(moments), zero, zero)
 
 
 def shift(moments: PairMoments) -> Map:
     """y = x − mean_x + mean_y."""
-    _require(moments)
+    require(moments)
     return Map("shift", _eye(moments), moments.mean_x, moments.mean_y)
 
 
-def orthogonal(moments: PairMoments) -> Map:
-    """The best W of O(d), by the singular value decomposition xy = U Σ Vᵀ: W = U Vᵀ (Schönemann 1966).
+def signed_permutation(moments: PairMoments) -> Map:
+    """y = x P with P a permutation of the dimensions with signs, without a mean shift.
 
-    tr(Wᵀ xx W) = tr(xx) for orthogonal W, so the best W maximises tr(Wᵀ xy) = tr(Σ Vᵀ Wᵀ U) = Σ σ_i Q_ii with
-    Q = Vᵀ Wᵀ U orthogonal, hence |Q_ii| ≤ 1: the maximum Σ σ_i is at Q = I. Where σ_i = 0 the data do not
-    determine W, and the one returned is arbitrary there.
+    Σ‖xP − y‖² = Σ‖x‖² + Σ‖y‖² − 2 tr(Pᵀ S) with the uncentred S = Σ x yᵀ = xy + n mean_x mean_yᵀ, so the best P
+    has the signs of S and is the assignment that maximises Σ_i |S_iσ(i)| (Kuhn 1955).
     """
-    U, _, Vh = _cross_svd(moments)
-    return Map("orthogonal", U @ Vh, moments.mean_x, moments.mean_y)
+    require(moments)
+    means = moments.mean_x.unsqueeze(-1) * moments.mean_y.unsqueeze(-2)
+    S = moments.xy + moments.n[..., None, None] * means
+    each = [_assignment(one) for one in S.cpu().reshape(-1, *S.shape[-2:])]
+    weight = torch.stack(each).reshape(S.shape).to(S.device)
+    zero = torch.zeros_like(moments.mean_x)
+    return Map("signed_permutation", weight, zero, zero)
+
+
+def orthogonal(moments: PairMoments) -> Map:
+    """The best W of O(d): the polar factor of xy (Schönemann 1966).
+
+    tr(Wᵀ xx W) = tr(xx) for orthogonal W, so the best W maximises tr(Wᵀ xy). With xy = U Σ Vᵀ that is
+    tr(Σ Vᵀ Wᵀ U) = Σ σ_i Q_ii with Q = Vᵀ Wᵀ U orthogonal, hence |Q_ii| ≤ 1: the maximum Σ σ_i is at Q = I,
+    W = U Vᵀ. Where σ_i = 0 the data do not determine W, and the one returned is arbitrary there.
+    """
+    return Map("orthogonal", _nearest(moments), moments.mean_x, moments.mean_y)
 
 
 def rotation(moments: PairMoments) -> Map:
-    """The best W of SO(d): as `orthogonal`, and if det U Vᵀ = −1 the direction of the least σ is reversed.
-
-    Σ σ_i Q_ii with det Q = −1 at the unconstrained signs is largest for Q = diag(1, …, 1, −1) (Kabsch 1976).
-    """
-    U, _, Vh = _cross_svd(moments)
-    sign = torch.linalg.slogdet(U @ Vh).sign
-    last = torch.cat([U[..., :-1], U[..., -1:] * sign[..., None, None]], dim=-1)
-    return Map("rotation", last @ Vh, moments.mean_x, moments.mean_y)
+    """The best W of SO(d): as `orthogonal`, and if its determinant is −1 the direction of the least σ is reversed."""
+    R = _nearest(moments)
+    turned = nearest_rotation(R, _least_direction(moments, R))
+    return Map("rotation", turned, moments.mean_x, moments.mean_y)
 
 
 def similarity(moments: PairMoments) -> Map:
-    """The best s·W with W of O(d) and s ≥ 0: W as in `orthogonal`, s = Σ σ_i / tr(xx)."""
-    U, singular, Vh = _cross_svd(moments)
-    scale = singular.sum(-1) / _source_spread(moments)
-    return Map("similarity", scale[..., None, None] * (U @ Vh), moments.mean_x, moments.mean_y)
-
-
-def affine(moments: PairMoments) -> Map:
-    """Least squares with a tiny ridge: W = (xx + λI)⁻¹ xy, λ = 1e-8 tr(xx)/d; d_x and d_y may differ.
-
-    Rank-deficient xx is usual at early sites. A pseudo-inverse would cut at about 1e-14 of the largest
-    eigenvalue, just where the rounding of float32 activations lies (1e-7 in standard deviation), and would
-    turn it into large weights. The ridge lies far above that, and leaves a direction with a thousandth of the
-    mean variance with 1e-5 of shrinkage, which costs 1e-10 of its variance.
-    """
-    _require(moments, square=False, full=True)
-    d = moments.xx.shape[-1]
-    ridge = RELATIVE_RIDGE * _source_spread(moments) / d
-    lower = torch.linalg.cholesky(moments.xx + ridge[..., None, None] * _eye(moments))
-    return Map("affine", torch.cholesky_solve(moments.xy, lower), moments.mean_x, moments.mean_y)
+    """The best s·W with W of O(d) and s ≥ 0: W as in `orthogonal`, s = Σ σ_i / tr(xx), and Σ σ_i = tr(Wᵀ xy)."""
+    R = _nearest(moments)
+    scale = _inner(R, moments.xy) / source_spread(moments)
+    return Map("similarity", scale[..., None, None] * R, moments.mean_x, moments.mean_y)
 
 
 FITS: dict[str, Callable[[PairMoments], Map]] = {
     "identity": identity,
     "shift": shift,
+    "signed_permutation": signed_permutation,
+    "rotation": rotation,
     "orthogonal": orthogonal,
     "similarity": similarity,
     "affine": affine,
 }
-"""The rungs of the ladder, from the smallest family to the largest."""
+"""The rungs of the ladder that need the total moments alone, from the smallest family to the largest."""
+
+
+def fit_ladder(blocks: PairMoments) -> dict[str, Map]:
+    """Every rung, fitted to all blocks [blocks *batch] together: one map a pair, by name, in rung order.
+
+    `reduced_rank` and `affine` stand last, with rank and ridge cross-validated over the blocks. With tokens in
+    a single block there is no `reduced_rank`, and `affine` has the tiny ridge.
+    """
+    moments = blocks.total()
+    rigid = {name: fit(moments) for name, fit in FITS.items() if name != "affine"}
+    return rigid | cross_validated_maps(blocks, moments)
 
 
 def r2_from_moments(fitted: Map, moments: PairMoments) -> Float[Tensor, "*batch"]:
@@ -106,29 +131,35 @@ def fit_rotation(x: Float[Tensor, "n d"], y: Float[Tensor, "n d"], allow_reflect
     return orthogonal(moments) if allow_reflection else rotation(moments)
 
 
-def _cross_svd(moments: PairMoments) -> tuple[Tensor, Tensor, Tensor]:
-    _require(moments, full=True)
-    U, singular, Vh = torch.linalg.svd(moments.xy)
-    return U, singular, Vh
+def _nearest(moments: PairMoments) -> Float[Tensor, "*batch d d"]:
+    """The polar factor of xy, found once for the moments and their `swap`."""
+    require(moments, full=True)
+    if _decomposed(moments):
+        U, _, Vh = moments.cross_svd
+        return U @ Vh
+    source = moments.swapped_from
+    if source is not None:
+        return _nearest(source).mT
+    return moments.once("polar", lambda: polar(moments.xy))
 
 
-def _require(moments: PairMoments, square: bool = True, full: bool = False) -> None:
-    """Refuse moments that cannot bear a fit: d_x ≠ d_y, too few tokens, values that are not finite."""
-    d_x, d_y = moments.xy.shape[-2:]
-    fewest = int(moments.n.min())
-    if square and d_x != d_y:
-        raise ValueError(f"this map needs equal dimensions, got {d_x} and {d_y}")
-    if fewest < 1 or (full and fewest <= max(d_x, d_y)):
-        raise ValueError(f"too few tokens to fit a map: {fewest} tokens in {max(d_x, d_y)} dimensions")
-    if not all(bool(torch.isfinite(values).all()) for values in (moments.xx, moments.yy, moments.xy)):
-        raise ValueError("the moments have values that are not finite")
+def _decomposed(moments: PairMoments) -> bool:
+    """Whether the singular value decomposition is there, or is the fast route."""
+    return moments.xy.device.type == "cpu" or "cross_svd" in vars(moments)
 
 
-def _source_spread(moments: PairMoments) -> Float[Tensor, "*batch"]:
-    spread = moments.spread_x.sum(-1)
-    if not bool((spread > 0).all()):
-        raise ValueError("the source has no variance: nothing to fit")
-    return spread
+def _least_direction(moments: PairMoments, R: Tensor) -> Float[Tensor, "*batch d"]:
+    """The right singular vector of the least singular value of xy."""
+    if _decomposed(moments):
+        return moments.cross_svd[2][..., -1, :]
+    return least_direction(R, moments.xy)
+
+
+def _assignment(S: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:
+    rows, columns = linear_sum_assignment(S.abs().numpy(), maximize=True)
+    P = torch.zeros_like(S)
+    P[rows, columns] = torch.where(S[rows, columns] < 0, -1.0, 1.0).to(S)
+    return P
 
 
 def _eye(moments: PairMoments) -> Tensor:

@@ -1,5 +1,6 @@
 """Maps between the residual streams of two members, as frozen values."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,3 +85,9 @@ class Map:
         if rank < d_in:
             raise ValueError(f"the {self.name} map has rank {rank} of {d_in}: it has no inverse")
         return torch.linalg.inv(self.weight)
+
+
+def stacked(maps: Sequence[Map]) -> Map:
+    """Maps of one family as one map with a new first axis."""
+    fields = ("weight", "mean_in", "mean_out")
+    return Map(maps[0].name, *(torch.stack([getattr(one, key) for one in maps]) for key in fields))

@@ -6,9 +6,9 @@ from jaxtyping import Int
 from torch import Tensor
 
 
-def chunk_generator(seed: int, chunk: int) -> torch.Generator:
-    """The CPU generator of a chunk, a function of (seed, chunk) alone."""
-    state = np.random.SeedSequence([seed, chunk]).generate_state(1, np.uint64)[0]
+def chunk_generator(*key: int) -> torch.Generator:
+    """The CPU generator of a key of whole numbers from 0 on, such as (seed, chunk), and of nothing else."""
+    state = np.random.SeedSequence(list(key)).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(state))
 
 

@@ -14,6 +14,7 @@ from polymorph.training.config import TrainerConfig
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _NEVER = (1 << 31) - 1
 _LARGEST_MMAP_THRESHOLD = 1 << 25
+SMALL_MATRIX = 128
 
 
 def prepare_process(threads: int | None) -> None:
@@ -32,6 +33,11 @@ def prepare_process(threads: int | None) -> None:
 def default_threads() -> int:
     """Every core, at most 8, whatever the launcher has set."""
     return min(8, os.cpu_count() or 1)
+
+
+def algebra_threads(d: int) -> int:
+    """For d × d matrices: products of small ones are not worth sharing, and shared ones wait for each other."""
+    return 1 if d <= SMALL_MATRIX else default_threads()
 
 
 def device_of(accelerator: str) -> torch.device:
