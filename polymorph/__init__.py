@@ -10,12 +10,13 @@ The alignment mathematics works on anybody's activations, `[n, d]` tensors on th
 >>> round(explained_variance(carried(x[250:]), x[250:] @ rotation), 6)
 1.0
 
-A cohort on disk is opened with `Cohort.open(folder)`.
+`compare` puts them under every study and gives a verdict. A cohort on disk is opened with `Cohort.open(folder)`.
 """
 
 from polymorph.alignment import FITS, Map, fit_rotation, r2_from_moments
 from polymorph.cohort import Cohort
 from polymorph.errors import RequestError, RunError
+from polymorph.given import compare
 from polymorph.moments import MomentAccumulator, PairMoments, explained_variance, pair_moments
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "PairMoments",
     "RequestError",
     "RunError",
+    "compare",
     "explained_variance",
     "fit_rotation",
     "pair_moments",

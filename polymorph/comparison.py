@@ -6,21 +6,27 @@ computed once by whoever comes second.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 import torch
 from transformer_lens import HookedRootModule
 
-from polymorph.activations import ProbeConfig, probe_chunks, stacked_activations
+from polymorph.activations import ModelActivations, ProbeConfig
+from polymorph.alignment.collect import Collected, collect
 from polymorph.cohort import Cohort, CorruptError, digest
 from polymorph.models.dyck_transformer import DyckTransformer, DyckTransformerConfig, residual_sites
-from polymorph.studies.ladder import LadderMoments, PairLabel, ladder_rows
+from polymorph.moments import moment_bytes
+from polymorph.studies.evidence import BLOCKS, Evidence, History
+from polymorph.studies.ladder import ladder_rows
+from polymorph.studies.pairs import End, PairLabel, pairs_of
 from polymorph.studies.rows import Row
 from polymorph.tasks.dyck import Dyck, DyckConfig
 
-VERSION = 1  # of the rows of a pair: a change of any definition counts it up
-BLOCKS = 16
-_PAIRS_AT_ONCE = 64  # bounds memory: pairs × sites × blocks × d² float64
+VERSION = 2  # of the rows of a pair: a change of any definition counts it up
+MEMORY_GIB = 4.0
+"""For the moments of pairs that are computed together; more pairs are read in several passes."""
+TRAJECTORY_DOCUMENTS = 256
+"""A split, for the pairs of a member's own checkpoints."""
 
 
 @dataclass
@@ -32,6 +38,7 @@ class Comparison:
     model: DyckTransformerConfig
     probe: ProbeConfig
     device: torch.device
+    memory_gib: float = MEMORY_GIB
     say: Callable[[str], None] = print
     _digests: dict[tuple[int, int], str] = field(default_factory=dict)
 
@@ -53,13 +60,14 @@ class Comparison:
         chosen = None if seeds is None else set(seeds)
         return [p for p in labels if chosen is None or p.source in chosen or p.target in chosen]
 
-    def final_pairs(self, seeds: Sequence[int]) -> list[PairLabel]:
-        """Every pair of these members at the last checkpoint of each, whatever steps those are."""
+    def last_ends(self, seeds: Sequence[int]) -> list[End]:
+        """These members at their last checkpoints, whatever steps those are."""
         last = {seed: steps[-1] for seed in seeds if (steps := self.cohort.member(seed).steps())}
-        there = sorted(last)
-        return [
-            PairLabel.between(a, b, last[a], last[b]) for i, a in enumerate(there) for b in there[i + 1 :]
-        ]
+        return sorted(last.items())
+
+    def final_pairs(self, seeds: Sequence[int]) -> list[PairLabel]:
+        """Every pair of these members at the last checkpoint of each."""
+        return pairs_of(self.last_ends(seeds))
 
     def rows(self, pairs: Iterable[PairLabel]) -> tuple[list[Row], list[str], int]:
         """Rows of the pairs, computing and publishing those that are missing.
@@ -79,23 +87,45 @@ class Comparison:
                 missing.append(pair)
             else:
                 rows += there
-        for first in range(0, len(missing), _PAIRS_AT_ONCE):
-            rows += self._compute(missing[first : first + _PAIRS_AT_ONCE])
+        at_once = self._pairs_at_once()
+        for first in range(0, len(missing), at_once):
+            rows += self._compute(missing[first : first + at_once])
         return rows, left_out, len(missing)
 
-    def moments(self, pairs: Sequence[PairLabel]) -> LadderMoments:
+    def moments(self, pairs: Sequence[PairLabel]) -> Collected:
         """One pass over the probe with every member that occurs in the pairs."""
-        ends = sorted({end for pair in pairs for end in _ends(pair)})
+        ends = sorted({end for pair in pairs for end in pair.ends})
+        index = [(ends.index(first), ends.index(second)) for first, second in (pair.ends for pair in pairs)]
+        return collect(self.source(ends), index, BLOCKS, self.probe.seed)
+
+    def source(self, ends: Sequence[End], documents: int | None = None) -> ModelActivations:
+        """The activations of members at checkpoints, on the probe or on its first documents."""
+        probe = self.probe
+        if documents is not None:
+            probe = replace(probe, fit=min(probe.fit, documents), eval=min(probe.eval, documents))
         models = [self.load(*end) for end in ends]
-        index = [(ends.index(a), ends.index(b)) for a, b in map(_ends, pairs)]
-        moments = LadderMoments(index, self.sites, BLOCKS, self.probe.seed)
-        task = Dyck(self.task)
-        for chunk in probe_chunks(task, self.probe, "fit", self.device):
-            each = stacked_activations(models, chunk, self.sites)
-            moments.update_fit(each, chunk.document, chunk.position)
-        for chunk in probe_chunks(task, self.probe, "eval", self.device):
-            moments.update_eval(stacked_activations(models, chunk, self.sites), chunk.document)
-        return moments
+        return ModelActivations(models, self.sites, Dyck(self.task), probe, self.device)
+
+    def evidence(self, ends: Sequence[End], pairs: Sequence[PairLabel]) -> Evidence:
+        """What the studies read of these members and their own earlier checkpoints."""
+
+        def history(seed: int) -> History:
+            def source(steps: Sequence[int]) -> ModelActivations:
+                return self.source([(seed, step) for step in steps], TRAJECTORY_DOCUMENTS)
+
+            steps = [step for step in self.cohort.member(seed).steps() if step <= dict(ends)[seed]]
+            return History(seed, steps, source)
+
+        histories = [history(seed) for seed, _ in ends]
+        return Evidence(
+            self.cohort.name, ends, pairs, self.source(ends), self.probe.seed, histories=histories
+        )
+
+    def _pairs_at_once(self) -> int:
+        """As many pairs as their moments fit into the memory, each with two members of its own."""
+        d = self.model.d_model
+        pair = len(self.sites) * 2 * (moment_bytes(2, 1, d, BLOCKS) + moment_bytes(4, 1, d, 1))
+        return max(1, int(self.memory_gib * 2**30 / pair))
 
     def load(self, seed: int, step: int) -> HookedRootModule:
         """A member's model at a step, verified, for evaluation."""
@@ -105,7 +135,7 @@ class Comparison:
 
     def key(self, pair: PairLabel) -> str:
         """SHA-256 of all that decides the rows of a pair."""
-        first, second = (self._digest(*end) for end in _ends(pair))
+        first, second = (self._digest(*end) for end in pair.ends)
         options = {"probe": self.probe.identity(), "sites": self.sites, "task": asdict(self.task)}
         return digest({"first": first, "second": second, "version": VERSION, "blocks": BLOCKS, **options})
 
@@ -135,13 +165,9 @@ class Comparison:
         return rows
 
 
-def _ends(pair: PairLabel) -> tuple[tuple[int, int], tuple[int, int]]:
-    return (pair.source, pair.source_step), (pair.target, pair.target_step)
-
-
 def _is_about(row: Row, pair: PairLabel) -> bool:
     ends = {(row.source, row.source_step), (row.target, row.target_step)}
-    return ends == set(_ends(pair))
+    return ends == set(pair.ends)
 
 
 def _label(pair: PairLabel) -> str:

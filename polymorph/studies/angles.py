@@ -8,7 +8,9 @@ from polymorph.alignment.collect import SiteMoments
 from polymorph.alignment.fit import orthogonal
 from polymorph.alignment.rotation import eigenvalue_angles
 from polymorph.errors import RunError
-from polymorph.studies.ladder import PairLabel, check_site
+from polymorph.studies.evidence import Evidence
+from polymorph.studies.ladder import check_site
+from polymorph.studies.pairs import PairLabel
 from polymorph.studies.rows import Row
 
 EXTRA_COLUMNS: dict[str, type[pl.DataType]] = {"index": pl.Int64}
@@ -49,3 +51,11 @@ def _site_rows(
                 n_tokens=tokens,
                 extra={"index": index},
             )
+
+
+def angles_of(evidence: Evidence) -> Iterator[Row]:
+    """The angles of the pairs of one comparison."""
+    fit = evidence.source.documents["fit"]
+    for site in evidence.sites:
+        moments = {site: evidence.at(site)}
+        yield from angle_rows(moments, evidence.pairs, evidence.cohort, fit_documents=fit)

@@ -2,8 +2,9 @@
 
 import io
 import math
+import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
 import polars as pl
@@ -33,6 +34,9 @@ COLUMNS: dict[str, type[pl.DataType]] = {
 }
 MEASURED = ("value", "low", "high", "n_documents", "n_tokens", "n_seeds")
 """The columns that are measured; all others, and the extra ones, are the key of a row."""
+
+
+_STAGES = ("pre", "mid", "post")  # of a block, in the order of the computation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +79,10 @@ class Row:
     def to_dict(self) -> dict[str, Any]:
         """Column → value in the order of `COLUMNS`, then the extra columns."""
         return {name: getattr(self, name) for name in COLUMNS} | dict(self.extra)
+
+    def of_study(self, name: str) -> "Row":
+        """The same row in the table of another study."""
+        return replace(self, study=name)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Row":
@@ -121,3 +129,15 @@ def _check_schema(frame: pl.DataFrame) -> None:
     first = dict(list(frame.schema.items())[: len(COLUMNS)])
     if list(first.items()) != list(COLUMNS.items()):
         raise ValueError(f"not a study table: its columns are {first}")
+
+
+def sites_in_order(frame: pl.DataFrame) -> list[str]:
+    """The sites in the order of the computation: by block, then before, between and after its parts."""
+    return sorted(frame["site"].drop_nulls().unique().to_list(), key=_place)
+
+
+def _place(site: str) -> tuple[float, int, str]:
+    number = re.search(r"\d{1,9}", site)
+    outside = -1 if "embed" in site and "unembed" not in site else math.inf  # before or after all blocks
+    stage = next((i for i, name in enumerate(_STAGES) if site.endswith(name)), len(_STAGES))
+    return (int(number.group()) if number else outside, stage, site)

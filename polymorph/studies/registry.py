@@ -1,0 +1,121 @@
+"""Every study by its name: its question, its rows, and its further key columns. A new study is one file and one
+line here."""
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import polars as pl
+
+from polymorph.errors import RunError
+from polymorph.studies import (
+    angles,
+    cycles,
+    haar,
+    isometry,
+    ladder,
+    layers,
+    pairing,
+    sample_efficiency,
+    support,
+    trajectory,
+)
+from polymorph.studies.evidence import Evidence
+from polymorph.studies.rows import Row, table
+
+Columns = Mapping[str, type[pl.DataType]]
+Scope = Literal["pairs", "site", "all"]
+MEMORY_GIB = 8.0
+
+
+def _always(evidence: Evidence) -> bool:
+    return True
+
+
+@dataclass(frozen=True)
+class Study:
+    """`rows` reads the evidence of one comparison of members; `applies` says whether it can be asked there."""
+
+    question: str
+    rows: Callable[[Evidence], Iterator[Row]]
+    columns: Columns = field(default_factory=dict)
+    applies: Callable[[Evidence], bool] = _always
+    needs: str = ""
+    """What is lacking where it does not apply."""
+    scope: Scope = "site"
+    """How much it must see at once, because memory is bounded: some pairs of a site, all of a site, or all."""
+
+
+STUDIES: dict[str, Study] = {
+    "pairing": Study("Are the members related at all?", pairing.pairing_rows, pairing.EXTRA_COLUMNS),
+    "isometry": Study("Is an isometry possible?", isometry.isometry_rows, scope="pairs"),
+    "ladder": Study(
+        "How far does each family of maps go?", ladder.ladder_of, ladder.EXTRA_COLUMNS, scope="pairs"
+    ),
+    "support": Study(
+        "Which part of R do the data determine?",
+        support.support_rows,
+        support.EXTRA_COLUMNS,
+        scope="pairs",
+    ),
+    "haar": Study("Is R like a uniformly random rotation?", haar.haar_rows, haar.EXTRA_COLUMNS),
+    "cycles": Study(
+        "Do the maps agree round a cycle?",
+        cycles.cycle_rows,
+        cycles.EXTRA_COLUMNS,
+        cycles.applies,
+        "at least three members and all their pairs (pairs=all)",
+    ),
+    "layers": Study(
+        "Is the right layer the best one?",
+        layers.layer_rows,
+        layers.EXTRA_COLUMNS,
+        layers.applies,
+        "more than one site",
+        scope="all",
+    ),
+    "trajectory": Study(
+        "How do members turn while they train?",
+        trajectory.trajectory_rows,
+        trajectory.EXTRA_COLUMNS,
+        trajectory.applies,
+        "a member with at least two checkpoints",
+        scope="all",
+    ),
+    "sample_efficiency": Study(
+        "How many tokens does a fit need?",
+        sample_efficiency.sample_efficiency_rows,
+        sample_efficiency.EXTRA_COLUMNS,
+        scope="pairs",
+    ),
+    "angles": Study("By which angles does R turn?", angles.angles_of, angles.EXTRA_COLUMNS, scope="pairs"),
+}
+
+
+def study_tables(
+    evidence: Evidence, names: Sequence[str], memory_gib: float = MEMORY_GIB
+) -> tuple[dict[str, pl.DataFrame], list[tuple[str, str]]]:
+    """The table of every named study, and those that could not be made, with the reason.
+
+    A study that cannot bear its evidence (too few tokens or documents, no variance) is refused, not the others.
+    Moments are held for as many sites at a time as the memory allows.
+    """
+    rows: dict[str, list[Row]] = {name: [] for name in names if STUDIES[name].applies(evidence)}
+    refused = {name: f"it needs {STUDIES[name].needs}" for name in names if name not in rows}
+    parts = [(evidence, [name for name in rows if STUDIES[name].scope == "all"])]
+    narrow = [name for name in rows if STUDIES[name].scope != "all"]
+    for part, asked in itertools.chain(((site, narrow) for site in evidence.by_sites(memory_gib)), parts):
+        for name in asked:
+            if name not in refused:
+                try:
+                    rows[name] += _rows(STUDIES[name], part)
+                except (ValueError, RunError) as error:
+                    refused[name] = str(error)
+    tables = {name: table(own, STUDIES[name].columns) for name, own in rows.items() if name not in refused}
+    return tables, [(f"study {name}", reason) for name, reason in refused.items()]
+
+
+def _rows(study: Study, evidence: Evidence) -> list[Row]:
+    parts = evidence.by_pairs() if study.scope == "pairs" else [evidence]
+    return [row for part in parts for row in study.rows(part)]
