@@ -4,9 +4,12 @@ from collections.abc import Iterator
 
 import polars as pl
 
+from polymorph.claims.site import GAP
 from polymorph.report.counting import Pairs, participation
-from polymorph.report.reading import dimension, scores, sites_of
+from polymorph.report.look import CONTROL_COLOURS, control_name
+from polymorph.report.reading import at_site, dimension, measured, scores
 from polymorph.report.wording import counted, listed
+from polymorph.studies.rows import sites_in_order
 
 
 def cautions(last: pl.DataFrame) -> list[str]:
@@ -22,8 +25,9 @@ def _always(last: pl.DataFrame) -> Iterator[str]:
     )
     yield (
         "A high R² of the orthogonal map says that one rotation or reflection, fitted on other documents, "
-        "carries most of the variance. It does not say that the two sites are isometric: no test of isometry "
-        "is made yet. The gap to the affine map is what a freer linear map adds."
+        "carries most of the variance. It does not say that the two sites are isometric: that is rejected where the "
+        f"gap to the affine map, which is what a freer linear map adds, lies above {GAP} with its interval. Not "
+        "rejected means within that bound on these documents, and no more."
     )
     yield (
         "‖R − I‖ = √(2d − 2 tr R): it is the trace of R and nothing else. A value near √(2d) is what a "
@@ -37,15 +41,23 @@ def _always(last: pl.DataFrame) -> Iterator[str]:
 
 
 def _low_rank(last: pl.DataFrame) -> str:
-    d, sites = dimension(last), sites_of(last)
-    ratios = [(site, participation(last, site)) for site in sites]
-    known = [f"{site}: {ratio}" for site, ratio in ratios if ratio is not None]
+    d = dimension(last)
+    known = [told for site in sites_in_order(last) if (told := _determined(last, site)) is not None]
     here = f" Here, of d = {d} dimensions: {listed(known)}." if known and d is not None else ""
     return (
-        "Where the participation ratio is small compared with d, activations leave most of R undetermined. "
-        "That part of R looks random by construction, so its trace, determinant and angles are those of the "
-        f"fit, not of the members.{here}"
+        "Where the data determine fewer than d dimensions of R (r < d), as where the participation ratio is small, "
+        "the rest of R looks random by construction: its trace, determinant and angles are those of the fit, "
+        f"not of the members, and are marked undetermined.{here}"
     )
+
+
+def _determined(last: pl.DataFrame, site: str) -> str | None:
+    """r of the site, or where it was not measured the participation ratio."""
+    r = measured(at_site(last, site), "determined_dimension")["value"].to_list()
+    if r:
+        return f"{site}: r = {min(r):.0f}"
+    ratio = participation(last, site)
+    return None if ratio is None else f"{site}: participation ratio {ratio}"
 
 
 def _lacking(last: pl.DataFrame) -> Iterator[str]:
@@ -54,6 +66,6 @@ def _lacking(last: pl.DataFrame) -> Iterator[str]:
         yield f"With {counted(seeds, 'seed')} nothing can be said about how results vary between seeds."
     if scores(last, "orthogonal", "ceiling").is_empty():
         yield "There is no ceiling: no seed was read at two steps, so what R² can reach at best is not known."
-    for control in ("tokens_permuted", "documents_permuted"):
+    for control in CONTROL_COLOURS:
         if scores(last, "orthogonal", "control", control).is_empty():
-            yield f"The control with {control.replace('_', ' ')} is missing: the floor of R² is not known."
+            yield f"The control {control_name(control)} is missing: a floor of R² is not known."

@@ -1,5 +1,6 @@
 """The sentences of every caption that say how much data stands behind a figure, and what R² is."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -26,23 +27,39 @@ class Pairs:
 
     @classmethod
     def of(cls, frame: pl.DataFrame) -> "Pairs":
-        """Those of the estimates of a table; ceilings and controls add none."""
-        pairs = set(
-            frame.filter(pl.col("role") == "estimate").select("source", "target").unique().iter_rows()
-        )
+        """Those of the estimates of a table; ceilings, controls and rows about all members add none."""
+        estimates = frame.filter(pl.col("role") == "estimate").select("source", "target").drop_nulls()
+        pairs = set(estimates.unique().iter_rows())
         seeds = tuple(sorted({seed for pair in pairs for seed in pair}))
         return cls(seeds, len(pairs), len({tuple(sorted(pair)) for pair in pairs}))
 
     def __str__(self) -> str:
-        return (
-            f"{counted(len(self.seeds), 'seed')} ({listed(self.seeds)}), "
-            f"{counted(self.unordered, 'unordered pair')}, {self.directed:,} directed"
-        )
+        both = f", {self.directed:,} directed" if self.directed > self.unordered else ""
+        pairs = counted(self.unordered, "unordered pair")
+        return f"{counted(len(self.seeds), 'seed')} ({listed(self.seeds)}), {pairs}{both}"
 
 
 def data_behind(frame: pl.DataFrame) -> str:
     """Seeds, pairs, documents and tokens of both splits, as a sentence."""
     return f"{Pairs.of(frame)}; fit split: {_split(frame, 'fit')}; eval split: {_split(frame, 'eval')}."
+
+
+def study_behind(frame: pl.DataFrame, ladder: pl.DataFrame, splits: Sequence[str] = ()) -> str:
+    """As `data_behind`, for the splits that a study used; what its rows do not count, the ladder's do.
+
+    Both have read the same tokens of the same members, unless a row counts its own. `splits` are those that
+    its maps were fitted and scored on, if rows of one do not stand in the table.
+    """
+    pairs = Pairs.of(frame) if Pairs.of(frame).directed else Pairs.of(ladder)
+    splits = splits or [split for split in ("fit", "eval") if split in frame["split"].to_list()]
+    counts = [f"{split} split: {_split(_counting(frame, ladder, split), split)}" for split in splits]
+    return "; ".join([str(pairs), *counts]) + "."
+
+
+def _counting(frame: pl.DataFrame, ladder: pl.DataFrame, split: str) -> pl.DataFrame:
+    """The table whose rows of the split have numbers of tokens."""
+    own = frame.filter((pl.col("split") == split) & pl.col("n_tokens").is_not_null())
+    return ladder if own.is_empty() and not ladder.is_empty() else frame
 
 
 def steps_behind(frame: pl.DataFrame) -> str:

@@ -6,6 +6,8 @@ from typing import Any
 
 import polars as pl
 
+from polymorph.claims import Claim
+
 DISTRIBUTIONS = ("train", "compositional", "long")
 """The evaluation distributions in the order of reading; others follow by name."""
 
@@ -38,6 +40,15 @@ class ReportData:
     angles: pl.DataFrame
     history: pl.DataFrame
     provenance: Mapping[str, str]
+    tables: Mapping[str, pl.DataFrame] = field(default_factory=dict)
+    """Every study that was made, by name; of the ladder, the rows of all steps."""
+    claims: Sequence[Claim] = ()
+
+    @property
+    def trained(self) -> bool:
+        """Whether there is a training to show: planted members stand at no step, and have nothing to tell."""
+        told = (m.last_step is not None or bool(m.reason or m.accuracies) for m in self.members)
+        return not self.members or any(told)
 
 
 def in_reading_order(distributions: Sequence[str]) -> list[str]:

@@ -25,7 +25,21 @@ MAP_COLOURS = {
 }
 """The families of maps from the smallest to the largest, and their colours."""
 
-CONTROL_COLOURS = {"tokens_permuted": "#cc79a7", "documents_permuted": "#d55e00"}
+CONTROL_COLOURS = {
+    "tokens_permuted": "#cc79a7",
+    "documents_permuted": "#d55e00",
+    "covariance_only": "#7b5aa6",
+    "matched_gaussian": "#8a5a2b",
+    "haar_draw": "#8c8c8c",
+}
+CONTROL_NAMES = {"matched_gaussian": "matched Gaussian", "haar_draw": "Haar draw"}
+CONTROL_MARKERS = {
+    "tokens_permuted": "D",
+    "documents_permuted": "s",
+    "covariance_only": "^",
+    "matched_gaussian": "v",
+    "haar_draw": "X",
+}
 CEILING = "#222222"
 R2_FLOOR = -2.0  # scores below are off the scale, and captions count them
 _SQUEEZE = 4  # below 0 a score is no better than the mean: that half of the axis gets less room
@@ -74,6 +88,11 @@ def map_colour(name: str) -> str:
     return MAP_COLOURS.get(name, "#999999")
 
 
+def control_name(name: str) -> str:
+    """A control as it is read."""
+    return CONTROL_NAMES.get(name, name.replace("_", " "))
+
+
 def in_ladder_order(names: Sequence[str]) -> list[str]:
     """Distinct maps from the smallest family to the largest; unknown ones last, by name."""
     known = list(MAP_COLOURS)
@@ -83,7 +102,7 @@ def in_ladder_order(names: Sequence[str]) -> list[str]:
 def grid(rows: int, columns: int, height: float, **options: Any) -> tuple[Figure, list[list[Axes]]]:
     """A figure of 8 inches with shared axes and room for its labels."""
     figure = Figure(figsize=(8.0, height), layout=ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.06))
-    axes = figure.subplots(rows, columns, squeeze=False, sharex=True, **{"sharey": True} | options)
+    axes = figure.subplots(rows, columns, squeeze=False, **{"sharex": True, "sharey": True} | options)
     return figure, [list(row) for row in axes]
 
 
@@ -102,6 +121,21 @@ def site_grid(sites: Sequence[str], panel_height: float = 2.4) -> tuple[Figure, 
     return figure, panels[: len(sites)]
 
 
+def site_rows(sites: Sequence[str], widths: Sequence[float], row: float = 0.46) -> tuple[Figure, list[Axes]]:
+    """Panels beside each other that share their rows: one row a site, the first at the top."""
+    height = row * len(sites) + 1.5
+    figure, cells = grid(1, len(widths), height, sharex=False, gridspec_kw={"width_ratios": list(widths)})
+    for axes in cells[0]:
+        axes.grid(False, axis="y")
+        axes.grid(True, axis="x")
+        axes.tick_params(axis="y", length=0)
+        for edge in range(1, len(sites)):
+            axes.axhline(edge - 0.5, color="#ececec", linewidth=0.8, zorder=0.5)
+    cells[0][0].set_yticks(range(len(sites)), [plain(site) for site in sites])
+    cells[0][0].set_ylim(len(sites) - 0.5, -0.5)
+    return figure, cells[0]
+
+
 def step_axis(axes: Axes, last: int) -> None:
     """Training steps, linear from 0 to 1 and logarithmic above."""
     axes.set_xscale("symlog", linthresh=1, linscale=0.35)
@@ -113,11 +147,28 @@ def step_axis(axes: Axes, last: int) -> None:
 
 
 def r2_axis(axes: Axes, low: float) -> None:
-    """R² between `low` (but not below `R2_FLOOR`) and 1, squeezed below 0."""
+    """R² upwards, between `low` (but not below `R2_FLOOR`) and 1, squeezed below 0."""
     axes.set_yscale("function", functions=(_squeezed, _stretched))
-    axes.set_ylim(max(min(low, 0.0) - 0.15, R2_FLOOR), 1.14)
+    axes.set_ylim(_floor(low), 1.14)
     axes.yaxis.set_major_locator(FixedLocator([-2, -1, 0, 0.25, 0.5, 0.75, 1]))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−")))
+    axes.yaxis.set_major_formatter(FuncFormatter(_with_minus))
+
+
+def r2_along(axes: Axes, low: float) -> None:
+    """R² to the right, as `r2_axis`."""
+    axes.set_xscale("function", functions=(_squeezed, _stretched))
+    beyond = 0.7 if low < R2_FLOOR else 0.0  # room for what stands for scores off the scale
+    axes.set_xlim(_floor(low) - beyond, 1.08)
+    axes.xaxis.set_major_locator(FixedLocator([-2, 0, 0.25, 0.5, 0.75, 1]))
+    axes.xaxis.set_major_formatter(FuncFormatter(_with_minus))
+
+
+def _floor(low: float) -> float:
+    return max(min(low, 0.0) - 0.15, R2_FLOOR)
+
+
+def _with_minus(value: float, _: int) -> str:
+    return f"{value:g}".replace("-", "−")
 
 
 def zero_line(axes: Axes) -> None:

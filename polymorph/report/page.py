@@ -11,33 +11,40 @@ from markupsafe import Markup
 from polymorph.report import wording
 from polymorph.report.cautions import cautions
 from polymorph.report.counting import R2_DEFINITION, Pairs, data_behind, steps_behind
-from polymorph.report.data import ReportData, in_reading_order
+from polymorph.report.data import MemberSummary, ReportData, in_reading_order
 from polymorph.report.figures import draw_all
 from polymorph.report.plate import Drawn, Plate
-from polymorph.report.reading import LADDER, at_last_steps, completed
+from polymorph.report.reading import at_last_steps, ladder_of
 from polymorph.report.summary import Summary, summarise
-from polymorph.report.write import data_uri
+from polymorph.report.verdicts import how_decided, verdicts_of
+from polymorph.report.write import data_uri, saved
 
 EXPECTED_PROVENANCE = ("command", "code version", "config", "package versions", "table files")
 """What every page tells of how it was made; what was not given is shown as not recorded."""
 
 
-def render_page(report: ReportData, drawn: Sequence[Drawn] | None = None) -> str:
-    """The page as text; `drawn` spares drawing figures that exist already (`figures.draw_all(report)`)."""
-    last = at_last_steps(completed(report.ladder, LADDER))
+def render_page(
+    report: ReportData, drawn: Sequence[Drawn] | None = None, files: Mapping[str, bytes] | None = None
+) -> str:
+    """The page as text; `drawn` and `files` spare drawing and saving figures again."""
+    last = at_last_steps(ladder_of(report))
     summary = summarise(last)
+    plates = draw_all(report) if drawn is None else drawn
     return (
         _environment()
         .get_template("page.html")
         .render(
             report=report,
             lead=_lead(report, last, summary),
-            facts={"Task": _facts(report.task), "Architecture": _facts(report.architecture)},
+            facts=_about(report),
+            verdicts=verdicts_of(report.claims),
+            decided=how_decided(_seeds(report, last)),
+            sentences=[] if report.trained else _sentences(report.members),
             distributions=in_reading_order([name for member in report.members for name in member.accuracies]),
             summary=summary,
             behind=f"At {steps_behind(last)}. {data_behind(last)} {R2_DEFINITION}" if summary.sites else "",
             cautions=cautions(last) if summary.sites else [],
-            figures=[(plate, _source(plate)) for plate in (draw_all(report) if drawn is None else drawn)],
+            figures=[(plate, _source(plate, files or {})) for plate in plates],
             provenance=_provenance(report.provenance),
         )
     )
@@ -74,6 +81,26 @@ def _lead(report: ReportData, last: pl.DataFrame, summary: Summary) -> str:
     )
 
 
+def _seeds(report: ReportData, last: pl.DataFrame) -> int:
+    return len(Pairs.of(last).seeds) or len(report.members)
+
+
+def _about(report: ReportData) -> dict[str, list[tuple[str, str]]]:
+    """What is known of the cohort; a planted one has no task to learn and no architecture."""
+    if not report.trained:
+        return {"How it was planted": _facts(report.task)}
+    return {"Task": _facts(report.task), "Architecture": _facts(report.architecture)}
+
+
+def _sentences(members: Sequence[MemberSummary]) -> list[str]:
+    """A sentence a state, for members that have nothing else to tell."""
+    states = dict.fromkeys(member.state for member in members)
+    return [
+        f"{state.capitalize()}: {wording.listed(m.seed for m in members if m.state == state)}."
+        for state in states
+    ]
+
+
 def _facts(values: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Name and value, nested values as JSON."""
     return [(str(name), value if isinstance(value, str) else _json(value)) for name, value in values.items()]
@@ -83,8 +110,11 @@ def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, default=str)
 
 
-def _source(plate: Drawn) -> str | None:
-    return data_uri(plate.figure) if isinstance(plate, Plate) else None
+def _source(plate: Drawn, files: Mapping[str, bytes]) -> str | None:
+    if not isinstance(plate, Plate):
+        return None
+    svg = files.get(f"{plate.name}.svg")
+    return data_uri(saved(plate.figure, "svg") if svg is None else svg)
 
 
 def _provenance(given: Mapping[str, str]) -> list[tuple[str, str | None]]:

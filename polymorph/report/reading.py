@@ -1,12 +1,12 @@
 """Which rows of a table a figure or a cell shows. Rows are chosen here, never changed."""
 
-import math
-import re
 from collections.abc import Mapping
 
 import polars as pl
 
+from polymorph.report.data import ReportData
 from polymorph.studies import angles, ladder
+from polymorph.studies.registry import STUDIES
 from polymorph.studies.rows import COLUMNS
 
 Schema = Mapping[str, type[pl.DataType]]
@@ -24,7 +24,6 @@ HISTORY: Schema = {
 
 _STEPS = ("source_step", "target_step")
 _FORTH = pl.col("source") <= pl.col("target")
-_STAGES = ("pre", "mid", "post")  # of a block, in the order of the computation
 
 
 def completed(frame: pl.DataFrame, schema: Schema) -> pl.DataFrame:
@@ -33,6 +32,28 @@ def completed(frame: pl.DataFrame, schema: Schema) -> pl.DataFrame:
         pl.lit(None, dtype=kind).alias(name) for name, kind in schema.items() if name not in frame.columns
     ]
     return frame.with_columns(lacking) if frame.columns else pl.DataFrame(schema=schema)
+
+
+def schema_of(study: str) -> Schema:
+    """The columns of a study's table."""
+    return COLUMNS | dict(STUDIES[study].columns)
+
+
+def ladder_of(report: ReportData) -> pl.DataFrame:
+    """The ladder of a report with all of its columns."""
+    return _standing(report, completed(report.ladder, LADDER))
+
+
+def angles_of(report: ReportData) -> pl.DataFrame:
+    """The angles of a report with all of their columns."""
+    return _standing(report, completed(report.angles, ANGLES))
+
+
+def _standing(report: ReportData, frame: pl.DataFrame) -> pl.DataFrame:
+    """The rows as they are; members that were not trained stand at no step."""
+    if report.trained:
+        return frame
+    return frame.with_columns(pl.lit(None, dtype=pl.Int64).alias(name) for name in _STEPS)
 
 
 def at_last_steps(frame: pl.DataFrame) -> pl.DataFrame:
@@ -73,19 +94,7 @@ def at_site(frame: pl.DataFrame, site: str) -> pl.DataFrame:
     return frame.filter(pl.col("site") == site)
 
 
-def sites_of(frame: pl.DataFrame) -> list[str]:
-    """The sites in the order of the computation: by block, then before, between and after its parts."""
-    return sorted(frame["site"].drop_nulls().unique().to_list(), key=_place)
-
-
 def dimension(frame: pl.DataFrame) -> int | None:
     """d, from the Haar scale √(2d) that stands in the rows; None where there is none."""
     scales = measured(frame, "frobenius_haar_scale")["value"]
     return None if scales.is_empty() else round(float(scales[0]) ** 2 / 2)
-
-
-def _place(site: str) -> tuple[float, int, str]:
-    number = re.search(r"\d{1,9}", site)
-    outside = -1 if "embed" in site and "unembed" not in site else math.inf  # before or after all blocks
-    stage = next((i for i, name in enumerate(_STAGES) if site.endswith(name)), len(_STAGES))
-    return (int(number.group()) if number else outside, stage, site)

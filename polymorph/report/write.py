@@ -43,6 +43,6 @@ def saved(figure: Figure, kind: str) -> bytes:
     return buffer.getvalue()
 
 
-def data_uri(figure: Figure) -> str:
-    """The figure as an SVG inside an address, so that a page needs no other file."""
-    return "data:image/svg+xml;base64," + base64.b64encode(saved(figure, "svg")).decode("ascii")
+def data_uri(svg: bytes) -> str:
+    """An SVG inside an address, so that a page needs no other file."""
+    return "data:image/svg+xml;base64," + base64.b64encode(svg).decode("ascii")

@@ -1,10 +1,10 @@
-"""One planted report for all tests of the room; its tables take about half a second to make."""
+"""One planted report for all tests of the room, and the same with every study; both are made once."""
 
 from collections.abc import Iterator
 
 import pytest
 import torch
-from planted_report import report
+from planted_report import report, with_studies
 
 from polymorph.report.data import ReportData
 from polymorph.report.figures import draw_all
@@ -19,6 +19,12 @@ def planted() -> Iterator[ReportData]:
     torch.set_num_threads(1)
     yield report()
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def studied(planted: ReportData) -> ReportData:
+    """The same members with the tables of all studies and their claims."""
+    return with_studies(planted)
 
 
 @pytest.fixture(scope="session")

@@ -2,14 +2,22 @@
 
 import itertools
 import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import polars as pl
 import torch
 from torch import Tensor
 
+from polymorph.activations import Activations, Split
+from polymorph.alignment.collect import Collected
+from polymorph.claims import claims_of
 from polymorph.report.data import MemberSummary, ReportData
+from polymorph.report.reading import at_last_steps
 from polymorph.studies import angles, ladder
-from polymorph.studies.ladder import LadderMoments, PairLabel
+from polymorph.studies.evidence import Evidence, History
+from polymorph.studies.pairs import PairLabel, pairs_of
+from polymorph.studies.registry import STUDIES
 from polymorph.studies.rows import Row, table
 
 DOCUMENTS, LENGTH, DISTRIBUTIONS = 60, 8, ("train", "compositional", "long")
@@ -61,10 +69,10 @@ def _collected(
     step: int,
     before: int | None,
     last: int,
-) -> LadderMoments:
+) -> Collected:
     document = torch.arange(DOCUMENTS).repeat_interleave(LENGTH)
     position = torch.arange(LENGTH).repeat(DOCUMENTS)
-    moments = LadderMoments(pairs, list(sites), blocks=8)
+    moments = Collected(pairs, list(sites), blocks=8)
     splits = [
         {
             site: torch.cat(
@@ -74,9 +82,57 @@ def _collected(
         }
         for shift in (0, 1)
     ]
-    moments.update_fit(splits[0], document, position)
-    moments.update_eval(splits[1], document)
+    moments.update_fit(Activations(splits[0], document, position))
+    moments.update_eval(Activations(splits[1], document, position))
     return moments
+
+
+@dataclass(frozen=True)
+class Source:
+    """The planted members `ends`, each a seed at a step, read back in one chunk a split."""
+
+    ends: tuple[tuple[int, int], ...]
+    last: int
+    d: int = 16
+    sites: Sequence[str] = tuple(SITES)
+
+    @property
+    def documents(self) -> Mapping[Split, int]:
+        return {"fit": DOCUMENTS, "eval": DOCUMENTS}
+
+    def chunks(self, split: Split) -> Iterator[Activations]:
+        document = torch.arange(DOCUMENTS).repeat_interleave(LENGTH)
+        position = torch.arange(LENGTH).repeat(DOCUMENTS)
+        seeds = 1 + max(seed for seed, _ in self.ends)
+        values = {
+            site: torch.stack(
+                [
+                    activations(seeds, self.d, SITES[site], step, self.last, int(split == "eval"))[seed]
+                    for seed, step in self.ends
+                ]
+            )
+            for site in self.sites
+        }
+        yield Activations(values, document, position)
+
+
+def with_studies(given: ReportData) -> ReportData:
+    """The same report with the tables of every study but the two that it has, and the claims."""
+    seeds, last = [member.seed for member in given.members], given.members[0].last_step
+    steps = sorted(set(given.ladder["target_step"]))
+
+    def ends_of(seed: int, at: Sequence[int]) -> Source:
+        return Source(tuple((seed, step) for step in at), last)
+
+    histories = [History(seed, steps, lambda at, own=seed: ends_of(own, at)) for seed in seeds]
+    ends = [(seed, last) for seed in seeds]
+    source = Source(tuple(ends), last)
+    evidence = Evidence(given.cohort, ends, pairs_of(ends), source, blocks=8, histories=histories)
+    made = {"ladder": given.ladder, "angles": given.angles}
+    others = {name: study for name, study in STUDIES.items() if name not in made}
+    made |= {name: table(study.rows(evidence), study.columns) for name, study in others.items()}
+    claims = claims_of({**made, "ladder": at_last_steps(given.ladder)})
+    return replace(given, tables=made, claims=claims)
 
 
 def history(seeds: int, steps: list[int]) -> pl.DataFrame:

@@ -5,9 +5,11 @@ from html.parser import HTMLParser
 import polars as pl
 import pytest
 
+from polymorph.claims import Claim
 from polymorph.report.data import MemberSummary
 from polymorph.report.page import EXPECTED_PROVENANCE, render_page
 from polymorph.report.plate import Plate
+from polymorph.report.verdicts import verdicts_of
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -102,12 +104,10 @@ def test_the_table_has_the_medians_of_the_rows(page, planted):
     values = planted.ladder.filter(map="orthogonal", **about)["value"]
     cell = f"{values.median():.3f} [{values.min():.3f}, {values.max():.3f}]"
     assert cell.replace("-", "−") in Reader(page).text
-    one = {"source": 0, "target": 1, **about}
-    only = planted.ladder.filter((pl.col("source") == 0) & (pl.col("target") == 1))
-    affine, orthogonal = (
-        planted.ladder.filter(map=name, **one)["value"].item() for name in ("affine", "orthogonal")
+    gaps = planted.ladder.filter(
+        metric="orthogonality_gap", role="estimate", target_step=64, site="blocks.1.hook_resid_mid"
     )
-    assert f"{affine - orthogonal:.4f}".replace("-", "−") in render_page(replace(planted, ladder=only), [])
+    assert f"{gaps['value'].mean():.4f} ± ".replace("-", "−") in Reader(page).text
 
 
 def test_it_warns_of_what_the_numbers_cannot_bear(page):
@@ -115,7 +115,8 @@ def test_it_warns_of_what_the_numbers_cannot_bear(page):
     for wanted in (
         "n is the number of seeds (3)",
         "it is the trace of R",
-        "no test of isometry",
+        "above 0.01 with its interval",
+        "r = 6",
         "participation ratio",
     ):
         assert wanted in text
@@ -194,3 +195,73 @@ def test_one_checkpoint_says_that_there_is_no_ceiling(planted):
 
 def test_the_same_rows_in_any_order_are_the_same_page(planted, drawn, page):
     assert render_page(replace(planted, ladder=planted.ladder.reverse()), drawn) == page
+
+
+def test_it_opens_with_the_verdict_of_every_site(studied):
+    page = render_page(studied, [])
+    reader = Reader(page)
+    assert reader.text.index("Verdicts") < reader.text.index("Members")
+    assert reader.text.index("Verdicts") < reader.text.index("What this says")
+    assert reader.count("mark") == 3
+    for claim in studied.claims:
+        if claim.id.startswith("verdict:"):
+            assert claim.statement in reader.text
+            assert f">{claim.verdict}</mark>" in page
+        else:
+            assert claim.reason in reader.text
+    for wanted in ("Holm", "Benjamini–Hochberg", "n of a cohort is its seeds, here 3 seeds"):
+        assert wanted in reader.text
+
+
+def test_a_verdict_is_marked_in_its_sentence_and_not_in_the_name_of_its_site():
+    claim = Claim(
+        id="verdict:affine", site="affine", statement="affine: affine. Because.", verdict="affine", reason="-"
+    )
+    (verdict,) = verdicts_of([claim])
+    assert (verdict.before, verdict.word, verdict.after) == ("affine: ", "affine", ". Because.")
+    (other,) = verdicts_of([replace(claim, statement="affine: something else")])
+    assert (other.word, other.after) == ("affine", ": affine: something else")
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_hostile_claims_are_text(studied, text):
+    site = studied.claims[0].site
+    claims = [
+        replace(claim, site=text, statement=f"{text}: {text}.", verdict=text, reason=text)
+        for claim in studied.claims
+        if claim.site == site
+    ]
+    hostile = render_page(replace(studied, claims=claims), [])
+    reader = Reader(hostile)
+    assert reader.open == []
+    assert reader.count("mark") == 1
+    assert reader.count("script") == reader.count("img") == 0
+    assert {key for _, attributes in reader.elements for key in attributes} <= ALLOWED
+    assert "49" not in reader.text.partition("What this says")[0] or "{{" not in text
+
+
+def test_without_claims_there_are_no_verdicts(planted):
+    page = render_page(planted, [])
+    assert "No claims were made in this analysis" in Reader(page).text
+    assert "<mark" not in page
+    assert "Holm" not in page
+
+
+def test_what_the_data_do_not_determine_is_marked(studied):
+    text = Reader(render_page(studied, [])).text
+    assert "6 of 16" in text or "] of 16" in text
+    assert "\nundetermined" in text
+    settled = studied.ladder.with_columns(convention=pl.lit("determined"))
+    assert "\nundetermined" not in Reader(render_page(replace(studied, ladder=settled), [])).text
+
+
+def test_planted_members_are_a_sentence_and_nothing_is_said_to_be_missing(studied):
+    members = [MemberSummary(seed, "planted", None) for seed in range(3)]
+    planted = replace(studied, members=members, architecture={}, history=pl.DataFrame())
+    page = render_page(planted, [])
+    text = Reader(page).text
+    assert "Planted: 0, 1, 2." in text
+    assert "How it was planted" in text
+    assert "read twice" in text  # a planted member has a second reading, and no step
+    for absent in ("Architecture", "Depth accuracy", "Not recorded.", "last step"):
+        assert absent not in text

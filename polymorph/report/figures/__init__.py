@@ -1,24 +1,66 @@
 """The figures of a report, one a file: each takes tables and gives a `Plate`, or says why it cannot."""
 
+from collections.abc import Callable, Iterator
+
+import polars as pl
+
 from polymorph.report.data import ReportData
 from polymorph.report.figures import (
+    components,
+    cycles,
     eigenvalue_angles,
     frobenius_trajectory,
+    haar,
+    isometry,
+    layers,
+    pairing,
     r2_by_site,
     r2_trajectory,
+    sample_efficiency,
+    support,
     training_curves,
+    trajectory,
 )
 from polymorph.report.plate import Drawn
-from polymorph.report.reading import ANGLES, HISTORY, LADDER, completed
+from polymorph.report.reading import HISTORY, angles_of, at_last_steps, completed, ladder_of, schema_of
+
+Draw = Callable[[pl.DataFrame, pl.DataFrame], Drawn]
+
+BEFORE: tuple[tuple[str, Draw], ...] = (("pairing", pairing.plate), ("isometry", isometry.plate))
+AFTER: tuple[tuple[str, Draw], ...] = (
+    ("support", support.plate),
+    ("support", components.plate),
+    ("haar", haar.plate),
+    ("cycles", cycles.plate),
+    ("layers", layers.plate),
+    ("sample_efficiency", sample_efficiency.plate),
+    ("trajectory", trajectory.plate),
+)
+"""Study and figure, in the order of the page: before the figures of the ladder, and after them."""
 
 
 def draw_all(report: ReportData) -> tuple[Drawn, ...]:
-    """Every figure in the order of the page; what cannot be drawn is `Missing`, with its reason."""
-    ladder = completed(report.ladder, LADDER)
-    return (
-        training_curves.plate(completed(report.history, HISTORY)),
-        r2_by_site.plate(ladder),
-        r2_trajectory.plate(ladder),
-        frobenius_trajectory.plate(ladder),
-        eigenvalue_angles.plate(completed(report.angles, ANGLES), ladder),
-    )
+    """Every figure in the order of the page; what cannot be drawn is `Missing`, with its reason.
+
+    A study that was not made has no figure, and members that were not trained have none of their training.
+    """
+    ladder = ladder_of(report)
+    drawn: list[Drawn] = []
+    if report.trained:
+        drawn.append(training_curves.plate(completed(report.history, HISTORY)))
+    drawn += [*_studies(report, BEFORE, ladder), r2_by_site.plate(ladder)]
+    if report.trained:
+        drawn += [r2_trajectory.plate(ladder), frobenius_trajectory.plate(ladder)]
+    if not report.tables or "angles" in report.tables:
+        drawn.append(eigenvalue_angles.plate(angles_of(report), ladder))
+    return (*drawn, *_studies(report, AFTER, ladder))
+
+
+def _studies(
+    report: ReportData, figures: tuple[tuple[str, Draw], ...], ladder: pl.DataFrame
+) -> Iterator[Drawn]:
+    """Those whose table is there; `ladder` lends its counts at the last steps."""
+    last = at_last_steps(ladder)
+    for study, plate in figures:
+        if study in report.tables:
+            yield plate(completed(report.tables[study], schema_of(study)), last)

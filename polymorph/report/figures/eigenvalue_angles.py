@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 from polymorph.report.counting import Pairs, data_behind, participation, steps_behind
 from polymorph.report.look import INK, map_colour, site_grid, style
 from polymorph.report.plate import Drawn, Missing, Plate, settle
-from polymorph.report.reading import at_last_steps, at_site, dimension, once, sites_of
+from polymorph.report.reading import at_last_steps, at_site, dimension, once
 from polymorph.report.wording import counted, whole
+from polymorph.studies.rows import sites_in_order
 
 NAME, TITLE = "eigenvalue_angles", "Eigenvalue angles of the fitted orthogonal map"
 BINS = 18  # of 10 degrees
@@ -29,7 +30,7 @@ def plate(angles: pl.DataFrame, ladder: pl.DataFrame) -> Drawn:
 
 def draw(last: pl.DataFrame) -> Figure:
     """A panel a site: density of |θ| relative to the uniform law, which is 1."""
-    sites = sites_of(last)
+    sites = sites_in_order(last)
     with style():
         figure, panels = site_grid(sites)
         for axes, site in zip(panels, sites, strict=True):
@@ -59,7 +60,7 @@ def _caption(last: pl.DataFrame, ladder: pl.DataFrame) -> str:
             f"histogram of |θ| in {BINS} bins beside the uniform law (dotted, 1).",
             f"Angles come in pairs ±θ, so one sign is shown. {counted(last.height, 'angle')} from "
             f"{counted(Pairs.of(last).unordered, 'unordered pair')} at "
-            f"{counted(len(sites_of(last)), 'site')}, d = {whole(d)}; R of the other direction has the same "
+            f"{counted(len(sites_in_order(last)), 'site')}, d = {whole(d)}; R of the other direction has the same "
             "angles.",
             "R is fitted on the fit split; nothing is scored, so there is no interval (the jackknife over "
             "documents is made for R² alone).",
@@ -76,6 +77,6 @@ def _caption(last: pl.DataFrame, ladder: pl.DataFrame) -> str:
 
 
 def _ratios(last: pl.DataFrame, ladder: pl.DataFrame) -> str:
-    ratios = {site: participation(ladder, site) for site in sites_of(last)}
+    ratios = {site: participation(ladder, site) for site in sites_in_order(last)}
     known = [f"{site} {ratio}" for site, ratio in ratios.items() if ratio is not None]
     return f" (median participation ratio: {', '.join(known)})" if known else ""

@@ -8,7 +8,8 @@ from polymorph.report.counting import data_behind
 from polymorph.report.figures.r2_trajectory import in_step, line_and_band, no_trajectory, unequal_sentence
 from polymorph.report.look import CEILING, INK, map_colour, site_grid, step_axis, style
 from polymorph.report.plate import Drawn, Missing, Plate, settle
-from polymorph.report.reading import at_site, dimension, measured, once, sites_of
+from polymorph.report.reading import at_site, dimension, measured, once
+from polymorph.studies.rows import sites_in_order
 
 NAME, TITLE = "frobenius_trajectory", "Distance of the fitted orthogonal matrix from the identity"
 METRIC, SCALE = "frobenius_from_identity", "frobenius_haar_scale"
@@ -25,7 +26,7 @@ def plate(ladder: pl.DataFrame) -> Drawn:
 
 def draw(rows: pl.DataFrame) -> Figure:
     """A panel a site; `rows` as from `in_step`."""
-    sites = sites_of(measured(rows, METRIC))
+    sites = sites_in_order(measured(rows, METRIC))
     with style():
         figure, panels = site_grid(sites)
         for axes, site in zip(panels, sites, strict=True):

@@ -13,36 +13,45 @@ from polymorph.report.counting import INTERVAL, R2_DEFINITION, data_behind, step
 from polymorph.report.look import (
     CEILING,
     CONTROL_COLOURS,
+    CONTROL_MARKERS,
     R2_FLOOR,
     R2_SCALE,
+    control_name,
     in_ladder_order,
     map_colour,
-    r2_axis,
+    r2_along,
     site_grid,
     style,
-    zero_line,
 )
 from polymorph.report.plate import Drawn, Missing, Plate, settle
-from polymorph.report.reading import at_last_steps, at_site, scores, sites_of
+from polymorph.report.reading import at_last_steps, at_site, scores
 from polymorph.report.wording import counted, number, plain
+from polymorph.studies.rows import sites_in_order
 
 NAME, TITLE = "r2_by_site", "R² by site and map at the last step"
+CONTROLS = {
+    "tokens_permuted": "fitted on tokens paired at random",
+    "documents_permuted": "fitted on documents paired at random with positions kept",
+    "covariance_only": "eigenbases matched with random signs",
+    "matched_gaussian": "fitted between independent Gaussian data of the same spectra",
+    "haar_draw": "a uniformly random matrix",
+}
 RASTERISED_FROM = 100  # dots in a column; a vector file of many more is slow to open
-MARKERS = {"tokens_permuted": "D", "documents_permuted": "s"}
 
 
 @dataclass(frozen=True)
-class Column:
-    """One column of a panel: a map, or the orthogonal map fitted on shuffled pairs."""
+class Series:
+    """One row of a panel: a map, an orthogonal map that has not seen the true pairs, or the ceiling."""
 
     label: str
     colour: str
     map: str
+    role: str = "estimate"
     control: str | None = None
 
     def of(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Its rows, one a directed pair."""
-        return scores(frame, self.map, "control" if self.control else "estimate", self.control)
+        return scores(frame, self.map, self.role, self.control)
 
 
 def plate(ladder: pl.DataFrame) -> Drawn:
@@ -55,98 +64,95 @@ def plate(ladder: pl.DataFrame) -> Drawn:
 
 
 def draw(last: pl.DataFrame) -> Figure:
-    """A panel a site, a column a map; `last` holds the rows of the last steps."""
-    columns = _columns(last)
-    sites = sites_of(last.filter(pl.col("role") == "estimate"))
+    """A panel a site, a row a map; `last` holds the rows of the last steps."""
+    series = _series(last)
+    sites = sites_in_order(last.filter(pl.col("role") == "estimate"))
     with style():
-        figure, panels = site_grid(sites, panel_height=2.5)
+        figure, panels = site_grid(sites, panel_height=0.19 * len(series) + 0.5)
         for axes, site in zip(panels, sites, strict=True):
             rows = at_site(last, site)
-            for place, column in enumerate(columns):
-                _column(axes, place, column, column.of(rows))
-            zero_line(axes)
-            _ceiling(axes, scores(rows, "orthogonal", "ceiling"), len(columns))
-            labels = [plain(column.label) for column in columns]
-            axes.set_xticks(range(len(columns)), labels, rotation=50, ha="right", rotation_mode="anchor")
-            axes.set_xlim(-0.6, len(columns) - 0.4)
-            axes.tick_params(axis="x", length=0)
-        r2_axis(panels[0], min(float(column.of(last)["value"].min()) for column in columns))  # type: ignore[arg-type]
-        figure.supylabel("R² on the eval split", fontsize=10)
+            for place, one in enumerate(series):
+                _row(axes, place, one, one.of(rows))
+            _ceiling(axes, scores(rows, "orthogonal", "ceiling"))
+            axes.axvline(0, color="#9a9a9a", linewidth=0.9, zorder=0.9)
+            axes.grid(False, axis="y")
+            axes.grid(True, axis="x")
+            axes.tick_params(axis="y", length=0)
+        panels[0].set_yticks(range(len(series)), [plain(one.label) for one in series])
+        panels[0].set_ylim(len(series) - 0.4, -0.6)
+        r2_along(panels[0], min(float(one.of(last)["value"].min()) for one in series))  # type: ignore[arg-type]
+        figure.supxlabel("R² on the eval split", fontsize=10)
         return settle(figure)
 
 
-def _columns(last: pl.DataFrame) -> list[Column]:
+def _series(last: pl.DataFrame) -> list[Series]:
     estimates = last.filter((pl.col("metric") == "r2") & (pl.col("role") == "estimate"))
-    maps = [Column(name.replace("_", " "), map_colour(name), name) for name in _maps(estimates)]
+    names = in_ladder_order(estimates["map"].drop_nulls().to_list())
+    maps = [Series(name.replace("_", " "), map_colour(name), name) for name in names]
     controls = [
-        Column(f"{control.split('_')[0]} permuted", colour, "orthogonal", control)
+        Series(control_name(control), colour, "orthogonal", "control", control)
         for control, colour in CONTROL_COLOURS.items()
     ]
-    return maps + [column for column in controls if not column.of(last).is_empty()]
+    others = [*controls, Series("ceiling", CEILING, "orthogonal", "ceiling")]
+    return maps + [one for one in others if not one.of(last).is_empty()]
 
 
-def _maps(estimates: pl.DataFrame) -> list[str]:
-    return in_ladder_order(estimates["map"].drop_nulls().to_list())
+def _controls(last: pl.DataFrame) -> Iterator[str]:
+    for one in _series(last):
+        if one.control:
+            yield f"{one.label}, {CONTROLS[one.control]}"
 
 
-def _column(axes: Axes, place: int, column: Column, rows: pl.DataFrame) -> None:
+def _row(axes: Axes, place: int, series: Series, rows: pl.DataFrame) -> None:
     """Dots with their whiskers, the median as a bar, and an arrow for what lies below the scale."""
-    x = place + np.linspace(-0.25, 0.25, rows.height) if rows.height > 1 else np.array([float(place)])
-    shown = rows["value"].to_numpy() >= R2_FLOOR
-    look: dict[str, Any] = {"color": column.colour, "rasterized": rows.height > RASTERISED_FROM}
-    marker = MARKERS.get(column.control or "", "o")
-    face = "none" if column.control else column.colour
     if rows.height == 0:
         return
-    axes.plot(x[shown], rows["value"].to_numpy()[shown], marker, markersize=3.6, alpha=0.6, mfc=face, **look)
-    _whiskers(axes, x, rows, column.colour)
+    y = place + np.linspace(-0.22, 0.22, rows.height) if rows.height > 1 else np.array([float(place)])
+    values = rows["value"].to_numpy()
+    shown = values >= R2_FLOOR
+    look: dict[str, Any] = {"color": series.colour, "rasterized": rows.height > RASTERISED_FROM}
+    marker = CONTROL_MARKERS.get(series.control or "", "o")
+    face = "none" if series.role == "control" else series.colour
+    axes.plot(values[shown], y[shown], marker, markersize=3.4, alpha=0.6, mfc=face, **look)
+    _whiskers(axes, y, rows, series.colour)
     median = float(rows["value"].median())  # type: ignore[arg-type]
     if median >= R2_FLOOR:
-        axes.hlines(median, place - 0.36, place + 0.36, color=column.colour, linewidth=1.8)
+        axes.vlines(median, place - 0.36, place + 0.36, color=series.colour, linewidth=1.8)
     if not shown.all():
-        _arrow(axes, place, int((~shown).sum()), column.colour)
+        _arrow(axes, place, int((~shown).sum()), series.colour)
 
 
-def _whiskers(axes: Axes, x: np.ndarray, rows: pl.DataFrame, colour: str) -> None:
+def _whiskers(axes: Axes, y: np.ndarray, rows: pl.DataFrame, colour: str) -> None:
     known = (rows["low"].is_not_null() & (rows["low"] >= R2_FLOOR)).to_numpy()
     low, high = (rows[side].fill_null(0.0).to_numpy()[known] for side in ("low", "high"))
-    axes.vlines(x[known], low, high, color=colour, linewidth=0.9, alpha=0.5)
+    axes.hlines(y[known], low, high, color=colour, linewidth=0.9, alpha=0.5)
 
 
 def _arrow(axes: Axes, place: int, below: int, colour: str) -> None:
-    axes.plot(place, R2_FLOOR, "v", color=colour, markersize=7, clip_on=False)
+    axes.plot(R2_FLOOR - 0.55, place, "<", color=colour, markersize=5)
     axes.annotate(
         f"{below}",
-        (place, R2_FLOOR),
-        (0, 6),
+        (R2_FLOOR - 0.55, place),
+        (5, -0.5),
         textcoords="offset points",
-        ha="center",
+        va="center",
         color=colour,
-        fontsize=9,
+        fontsize=8,
     )
 
 
-def _ceiling(axes: Axes, rows: pl.DataFrame, columns: int) -> None:
-    """The median of the ceilings as a line across the panel, with its value."""
-    if rows.is_empty() or (median := float(rows["value"].median())) < R2_FLOOR:  # type: ignore[arg-type]
-        return
-    axes.axhline(median, color=CEILING, linewidth=1.2, linestyle=(0, (5, 2)))
-    axes.annotate(
-        f"ceiling {number(median)}",
-        (-0.5, median),
-        (0, 3),
-        textcoords="offset points",
-        color=CEILING,
-        fontsize=9,
-    )
+def _ceiling(axes: Axes, rows: pl.DataFrame) -> None:
+    """The median of the ceilings as a line down the panel."""
+    if not rows.is_empty() and (median := float(rows["value"].median())) >= R2_FLOOR:  # type: ignore[arg-type]
+        axes.axvline(median, color=CEILING, linewidth=1.0, linestyle=(0, (5, 2)), zorder=1)
 
 
 def _caption(last: pl.DataFrame, estimates: pl.DataFrame) -> str:
     return " ".join(
         [
             f"Each dot is the R² of one directed pair at {steps_behind(estimates)}, a bar the median over "
-            "pairs; the permuted columns are controls, the orthogonal map fitted on shuffled pairs and "
-            "scored on true ones.",
+            "pairs. Open marks are controls, orthogonal maps that have not seen the true pairs but are scored "
+            f"on them: {'; '.join(_controls(last))}.",
             R2_SCALE,
             _ceiling_sentence(scores(last, "orthogonal", "ceiling")),
             R2_DEFINITION,
@@ -163,15 +169,14 @@ def _caption(last: pl.DataFrame, estimates: pl.DataFrame) -> str:
 def _ceiling_sentence(ceilings: pl.DataFrame) -> str:
     if ceilings.is_empty():
         return "There is no ceiling: no seed was read at two steps."
-    n = ceilings["source"].n_unique()
-    return (
-        "The dashed line is the ceiling: the median orthogonal R² of one seed between its last two steps "
-        f"read, over {counted(n, 'seed')}."
-    )
+    n = counted(ceilings["source"].n_unique(), "seed")
+    twice = ceilings["target_step"].is_null().any()
+    between = "and a second reading of it" if twice else "between its last two steps read"
+    return f"The dashed line is the ceiling: the median orthogonal R² of one seed {between}, over {n}."
 
 
 def _off_scale(last: pl.DataFrame) -> Iterator[str]:
-    low = {column.label: column.of(last).filter(pl.col("value") < R2_FLOOR) for column in _columns(last)}
+    low = {one.label: one.of(last).filter(pl.col("value") < R2_FLOOR) for one in _series(last)}
     low = {label: rows for label, rows in low.items() if not rows.is_empty()}
     if low:
         each = ", ".join(f"{label} {rows.height}" for label, rows in low.items())

@@ -12,6 +12,7 @@ from polymorph.report.look import (
     CONTROL_COLOURS,
     R2_FLOOR,
     R2_SCALE,
+    control_name,
     map_colour,
     r2_axis,
     site_grid,
@@ -20,8 +21,9 @@ from polymorph.report.look import (
     zero_line,
 )
 from polymorph.report.plate import Drawn, Missing, Plate, settle
-from polymorph.report.reading import at_site, scores, sites_of
+from polymorph.report.reading import at_site, scores
 from polymorph.report.wording import counted, listed, number, whole
+from polymorph.studies.rows import sites_in_order
 
 NAME, TITLE = "r2_trajectory", "R² over training"
 
@@ -46,8 +48,8 @@ SERIES = (
     Series("orthogonal", "orthogonal", "estimate", map_colour("orthogonal"), "-"),
     Series("identity", "identity", "estimate", map_colour("identity"), "-"),
     *(
-        Series(f"{name.split('_')[0]} permuted (control)", "orthogonal", "control", colour, "--", name)
-        for name, colour in CONTROL_COLOURS.items()
+        Series(f"{control_name(name)} (control)", "orthogonal", "control", CONTROL_COLOURS[name], "--", name)
+        for name in ("tokens_permuted", "documents_permuted")
     ),
     Series("ceiling", "orthogonal", "ceiling", CEILING, (0, (5, 2))),
 )
@@ -81,7 +83,7 @@ def no_trajectory(estimates: pl.DataFrame) -> str | None:
 def draw(rows: pl.DataFrame) -> Figure:
     """A panel a site; `rows` as from `in_step`."""
     estimates = rows.filter(pl.col("role") == "estimate")
-    sites = sites_of(estimates)
+    sites = sites_in_order(estimates)
     present = [series for series in SERIES if not series.of(rows).is_empty()]
     with style():
         figure, panels = site_grid(sites)

@@ -1,0 +1,21 @@
+"""All files of an analysis: tables, claims, figures and the page."""
+
+from collections.abc import Sequence
+
+from polymorph.claims import write_claims
+from polymorph.report.data import ReportData
+from polymorph.report.figures import draw_all
+from polymorph.report.page import render_page
+from polymorph.report.write import figure_files
+from polymorph.studies.rows import write_table
+
+PAGE, CLAIMS = "report.html", "claims.json"
+
+
+def bundle(report: ReportData, names: Sequence[str]) -> dict[str, bytes]:
+    """File name → bytes; `names` are the studies whose tables are written."""
+    drawn = draw_all(report)
+    figures = figure_files(drawn)
+    tables = {f"{name}.parquet": write_table(report.tables[name]) for name in names if name in report.tables}
+    page = {PAGE: render_page(report, drawn, figures).encode(), CLAIMS: write_claims(report.claims)}
+    return tables | figures | page
