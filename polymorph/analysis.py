@@ -11,21 +11,20 @@ import torch
 
 from polymorph.activations import ProbeConfig
 from polymorph.checks import nearest
+from polymorph.claims import claims_of
 from polymorph.cohort import Cohort, CorruptError, Member, digest
 from polymorph.comparison import VERSION, Comparison
 from polymorph.errors import RequestError
 from polymorph.models.dyck_transformer import DyckTransformerConfig
+from polymorph.report.bundle import bundle
 from polymorph.report.data import MemberSummary, ReportData
-from polymorph.report.figures import draw_all
-from polymorph.report.page import render_page
-from polymorph.report.write import figure_files
+from polymorph.report.reading import at_last_steps
 from polymorph.studies import angles, ladder
-from polymorph.studies.ladder import PairLabel
-from polymorph.studies.rows import Row, table, write_table
+from polymorph.studies.evidence import Evidence, check_size
+from polymorph.studies.pairs import End, PairLabel, pairs_of
+from polymorph.studies.registry import STUDIES, study_tables
+from polymorph.studies.rows import Row, table
 from polymorph.tasks.dyck import DyckConfig
-
-STUDIES = ("ladder", "angles")
-PAGE = "report.html"
 
 
 @dataclass
@@ -37,7 +36,11 @@ class Analysis:
     seeds: Sequence[int] | None = None
     """None is every member that has a checkpoint."""
     steps: Sequence[int] | Literal["all", "last"] = "all"
-    studies: Sequence[str] = STUDIES
+    studies: Sequence[str] = tuple(STUDIES)
+    scheme: str = "all"
+    """Which pairs are compared: see `studies.pairs.SCHEMES`."""
+    memory_gib: float = 8.0
+    """For the moments of the pairs at the last step, which are held together."""
     provenance: Mapping[str, str] = field(default_factory=dict)
     left_out: list[tuple[str, str]] = field(default_factory=list)
 
@@ -50,9 +53,27 @@ class Analysis:
             DyckTransformerConfig(**identity["architecture"]),
             ProbeConfig(**probe),
             self.device,
+            self.memory_gib,
         )
         self.members = self._members()
         self.pairs = self._pairs()
+        self._check_size()
+
+    @property
+    def name(self) -> str:
+        return self.cohort.name
+
+    @property
+    def d(self) -> int:
+        return self.comparison.model.d_model
+
+    @property
+    def folder(self) -> Path:
+        return self.cohort.folder
+
+    @property
+    def fingerprints(self) -> Mapping[str, str]:
+        return self.cohort.fingerprints
 
     def key(self) -> str:
         """Digest of everything that the results follow from."""
@@ -61,23 +82,24 @@ class Analysis:
         logs = {m.name: [digest(_evaluations(m)), _state(m)] for m in self.cohort.members()}
         choice = {
             "studies": list(self.studies),
+            "pairs": self.scheme,
             "left out": self.left_out,
             "provenance": dict(self.provenance),
         }
         return digest({"pairs": pairs, "logs": logs, "version": VERSION, **choice})
 
-    def run(self) -> tuple[dict[str, bytes], list[Row], int]:
-        """The files of the analysis, the rows of the ladder, and how many pairs had to be computed."""
+    def run(self) -> tuple[dict[str, bytes], ReportData, list[Row], int]:
+        """The files, what they show, the rows of the ladder, and how many pairs had to be computed."""
         rows, problems, computed = self.comparison.rows(self.pairs)
         self.left_out += [("pair", problem) for problem in problems]
         tables = {"ladder": table(rows, ladder.EXTRA_COLUMNS)}
-        tables["angles"] = table(self._angles() if "angles" in self.studies else [], angles.EXTRA_COLUMNS)
+        if (evidence := self._evidence()) is not None:
+            own = [name for name in self.studies if name != "ladder"]
+            more, refused = study_tables(evidence, own, self.memory_gib)
+            tables |= more
+            self.left_out += refused
         report = self._report(tables)
-        drawn = draw_all(report)
-        files = {f"{name}.parquet": write_table(tables[name]) for name in self.studies}
-        files |= figure_files(drawn)
-        files[PAGE] = render_page(report, drawn).encode()
-        return files, rows, computed
+        return bundle(report, self.studies), report, rows, computed
 
     def _members(self) -> list[Member]:
         chosen = []
@@ -103,13 +125,36 @@ class Analysis:
         final = self.comparison.final_pairs(seeds)
         shared = self._shared_steps()
         if self.steps == "last":
-            return final
+            late = [p for p in self.comparison.pairs_at(shared[-1]) if p.role == "ceiling"] if shared else []
+            return self._chosen([*final, *late])
         asked = shared if isinstance(self.steps, str) else list(self.steps)
         if unknown := [step for step in asked if step not in shared]:
             raise RequestError(f"step={unknown[0]}: no two members have this checkpoint; there are {shared}")
         pairs = [pair for step in asked for pair in self.comparison.pairs_at(step, None)]
-        mine = [pair for pair in pairs if pair.source in seeds and pair.target in seeds]
-        return list(dict.fromkeys([*mine, *(final if self.steps == "all" else [])]))
+        return self._chosen([*pairs, *(final if self.steps == "all" else [])])
+
+    def _chosen(self, pairs: Sequence[PairLabel]) -> list[PairLabel]:
+        """Those of the members asked for that the scheme compares, once each, and the ceilings."""
+        seeds = [member.seed for member in self.members]
+        wanted = {(p.source, p.target) for p in pairs_of([(seed, 0) for seed in seeds], self.scheme)}
+        wanted |= {(seed, seed) for seed in seeds}
+        return list(dict.fromkeys(pair for pair in pairs if (pair.source, pair.target) in wanted))
+
+    def _last_ends(self) -> list[End]:
+        """Every member at the step at which it is looked at most closely."""
+        if isinstance(self.steps, str):
+            return self.comparison.last_ends([member.seed for member in self.members])
+        return [(m.seed, max(self.steps)) for m in self.members if max(self.steps) in m.steps()]
+
+    def _check_size(self) -> None:
+        ends = self._last_ends()
+        check_size(len(ends), len(pairs_of(ends, self.scheme)), self.d, self.memory_gib)
+
+    def _evidence(self) -> Evidence | None:
+        """The pairs at the last step whose checkpoints can be read; None without any."""
+        pairs = [pair for pair in pairs_of(self._last_ends(), self.scheme) if pair in self.pairs]
+        ends = [end for end in self._last_ends() if any(end in pair.ends for pair in pairs)]
+        return self.comparison.evidence(ends, pairs) if pairs else None
 
     def _leave_out_unreadable(self) -> None:
         readable = []
@@ -127,18 +172,6 @@ class Analysis:
         steps = [set(member.steps()) for member in self.members]
         return sorted({step for a, b in combinations(steps, 2) for step in a & b})
 
-    def _angles(self) -> list[Row]:
-        pairs = self.comparison.final_pairs([member.seed for member in self.members])
-        if not isinstance(self.steps, str):
-            last = max(self.steps)
-            pairs = [p for p in self.pairs if p.source_step == p.target_step == last and p.role == "estimate"]
-        pairs = [pair for pair in pairs if pair in self.pairs]
-        if not pairs:
-            return []
-        moments = self.comparison.moments(pairs).result()
-        fit = self.comparison.probe.fit
-        return angles.angle_rows(moments, pairs, self.cohort.name, fit_documents=fit)
-
     def _report(self, tables: Mapping[str, pl.DataFrame]) -> ReportData:
         identity = self.cohort.identity
         return ReportData(
@@ -148,7 +181,7 @@ class Analysis:
             members=[_summary(member) for member in self.members],
             left_out=self.left_out,
             ladder=tables["ladder"],
-            angles=tables["angles"],
+            angles=tables.get("angles", table([], angles.EXTRA_COLUMNS)),
             history=_history(self.members),
             provenance={
                 **self.provenance,
@@ -156,8 +189,10 @@ class Analysis:
                     f"{part} {value[:12]}" for part, value in self.cohort.fingerprints.items()
                 )
                 + " (SHA-256 of each part of the cohort's identity)",
-                "table files": ", ".join(f"{name}.parquet" for name in self.studies),
+                "table files": ", ".join(f"{name}.parquet" for name in self.studies if name in tables),
             },
+            tables=tables,
+            claims=claims_of({**tables, "ladder": at_last_steps(tables["ladder"])}),
         )
 
 

@@ -2,11 +2,12 @@
 
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, Literal, cast
 
-from polymorph.analysis import PAGE, STUDIES, Analysis, find_cohort
+from polymorph.analysis import Analysis, find_cohort
 from polymorph.callback import summarise
 from polymorph.checks import nearest
 from polymorph.code_version import code_version
@@ -14,48 +15,69 @@ from polymorph.cohort import Results, check_writable
 from polymorph.command import DONE, FAILED
 from polymorph.config import AnalyzeConfig, seeds_of
 from polymorph.errors import RequestError, RunError
+from polymorph.planted import Planted
+from polymorph.planted_analysis import PlantedAnalysis
+from polymorph.report.bundle import PAGE
 from polymorph.report.tracking import Tracking
+from polymorph.studies.registry import STUDIES
 from polymorph.studies.rows import Row
-from polymorph.training.numerics import device_of, prepare_process
+from polymorph.training.numerics import algebra_threads, device_of, prepare_process
 
+_PLANTED = "planted:"
 _PACKAGES = ("torch", "polars", "matplotlib", "safetensors")
 
 
-def prepare(config: AnalyzeConfig) -> Analysis:
+def prepare(config: AnalyzeConfig) -> Analysis | PlantedAnalysis:
     """The analysis that is asked for, nothing computed yet; `RequestError` if it cannot be right."""
     packages = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
+    provenance = {
+        "command": f"python analyze.py cohort={config.cohort} root={config.root} name={config.name}",
+        "code version": code_version(),
+        "package versions": packages,
+    }
+    if config.cohort.startswith(_PLANTED):
+        return _planted(config, provenance)
     return Analysis(
         cohort=find_cohort(config.cohort, config.root),
         device=device_of(config.accelerator),
         seeds=None if config.seeds == "all" else _seeds(config.seeds),
         steps=_steps(config.step),
         studies=_studies(config.study),
-        provenance={
-            "command": f"python analyze.py cohort={config.cohort} root={config.root} name={config.name}",
-            "code version": code_version(),
-            "package versions": packages,
-        },
+        scheme=config.pairs,
+        memory_gib=config.memory_gib,
+        provenance=provenance,
     )
+
+
+def _planted(config: AnalyzeConfig, provenance: Mapping[str, str]) -> PlantedAnalysis:
+    if config.seeds != "all" or config.step != "all":
+        raise RequestError(f"cohort={config.cohort}: a planted cohort has planted.members, not seeds or step")
+    try:
+        planted = Planted(config.cohort.removeprefix(_PLANTED), config.planted)
+    except ValueError as error:
+        raise RequestError(f"cohort={config.cohort}: {error}") from error
+    folder = Path(config.root) / planted.name
+    studies = _studies(config.study)
+    return PlantedAnalysis(planted, folder, studies, config.pairs, config.memory_gib, provenance)
 
 
 def check(jobs: Sequence[AnalyzeConfig]) -> None:
     for job in jobs:
-        analysis = prepare(job)
-        check_writable(Results(analysis.cohort.folder, job.name).folder, "root")
+        check_writable(Results(prepare(job).folder, job.name).folder, "root")
 
 
 def run(config: AnalyzeConfig) -> int:
     """Bring the results up to date; says what was done and where they are."""
-    prepare_process(config.threads)
     analysis = prepare(config)
-    results = Results(analysis.cohort.folder, config.name)
+    prepare_process(algebra_threads(analysis.d) if config.threads is None else config.threads)
+    results = Results(analysis.folder, config.name)
     page = results.folder / PAGE
     try:
         key = analysis.key()
         if results.made_from(key):
             print(f"nothing new: {page} is up to date ({len(analysis.pairs)} pairs)")
             return DONE
-        files, rows, computed = analysis.run()
+        files, report, rows, computed = analysis.run()
         results.write(files, key)
     except RunError as error:
         print(f"analyze: {error}", file=sys.stderr)
@@ -64,15 +86,18 @@ def run(config: AnalyzeConfig) -> int:
     print(f"{len(analysis.pairs)} pairs: {computed} computed now, {kept} from before")
     for name, reason in analysis.left_out:
         print(f"left out: {name}: {reason}")
+    for claim in report.claims:
+        if claim.id.startswith("verdict:"):
+            print(claim.statement)
     _log(config, analysis, rows)
     print(f"report: {page}")
     return DONE
 
 
-def _log(config: AnalyzeConfig, analysis: Analysis, rows: Sequence[Row]) -> None:
-    tracking = Tracking(config.logger, analysis.cohort.folder)
-    shown: dict[str, Any] = {"cohort": analysis.cohort.name, **analysis.provenance}
-    logger = tracking.open(f"analysis-{config.name}", "analysis", shown | analysis.cohort.fingerprints)
+def _log(config: AnalyzeConfig, analysis: Analysis | PlantedAnalysis, rows: Sequence[Row]) -> None:
+    tracking = Tracking(config.logger, analysis.folder)
+    shown: dict[str, Any] = {"cohort": analysis.name, **analysis.provenance}
+    logger = tracking.open(f"analysis-{config.name}", "analysis", {**shown, **analysis.fingerprints})
     if logger is None:
         return
     by_step: dict[int, list[Row]] = defaultdict(list)

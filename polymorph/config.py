@@ -13,7 +13,9 @@ from polymorph.checks import one_of
 from polymorph.cohort import check_name, digest
 from polymorph.errors import RequestError
 from polymorph.models.dyck_transformer import DyckTransformerConfig
+from polymorph.planted import PlantedConfig
 from polymorph.report.tracking import LoggerConfig
+from polymorph.studies.pairs import SCHEMES
 from polymorph.tasks.dyck import DyckConfig
 from polymorph.training.config import ACCELERATORS, CheckpointsConfig, OptimizerConfig, TrainerConfig
 from polymorph.training.run import SharedIO
@@ -154,6 +156,12 @@ class AnalyzeConfig:
     """`all`, `last`, or a list of steps: at which checkpoints members are compared."""
     seeds: Any = "all"
     """`all`, or a list of seeds."""
+    pairs: str = "all"
+    """`all`, each member with the first (`anchor`), or each with the next (`chain`)."""
+    memory_gib: float = 8.0
+    """For the moments of all pairs at the last step; what needs more is refused with its size."""
+    planted: PlantedConfig = field(default_factory=PlantedConfig)
+    """How `cohort=planted:<kind>` is made."""
     name: str = "default"
     """The folder of the results below `analysis/`."""
     accelerator: str = "auto"
@@ -162,6 +170,9 @@ class AnalyzeConfig:
 
     def __post_init__(self) -> None:
         one_of("accelerator", self.accelerator, ACCELERATORS)
+        one_of("pairs", self.pairs, SCHEMES)
+        if self.memory_gib <= 0:
+            raise ValueError(f"memory_gib={self.memory_gib}: above 0")
         if self.threads is not None and self.threads < 1:
             raise ValueError(f"threads={self.threads}: at least 1, or null")
         try:
