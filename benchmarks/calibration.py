@@ -1,0 +1,256 @@
+"""Error rates on planted truth: verdicts, coverage of intervals, size of the pairing test.
+
+    python -m benchmarks.calibration [--draws 40] [--simulations 500] [--quick] [--write docs/results]
+
+Every draw of a plant has its own d, rank, noise, condition, number of pinned dimensions and seed. A rate is
+accepted inside the 99.9 % binomial band around its nominal value. Sizes and powers of the Haar statistics are
+tabulated by `python -m benchmarks.haar`.
+"""
+
+import argparse
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from scipy.stats import binom
+from scipy.stats import t as student
+
+from polymorph.activations import Activations
+from polymorph.alignment.collect import collect
+from polymorph.alignment.fit import affine, orthogonal, r2_from_moments, similarity
+from polymorph.alignment.permutation import pairing_test
+from polymorph.alignment.support import support
+from polymorph.claims import claims_of
+from polymorph.moments import PairMoments
+from polymorph.planted import SITE, Planted, PlantedConfig
+from polymorph.studies.evidence import BLOCKS, planted_evidence
+from polymorph.studies.gaps import Scores
+from polymorph.studies.registry import study_tables
+
+STUDIES = ("pairing", "ladder", "support", "haar")
+Draw = dict[str, Any]
+Found = dict[str, Any]
+"""The claims of the site by the first word of their id, and `tables`."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--draws", type=int, default=40, help="cohorts of each plant")
+    parser.add_argument("--simulations", type=int, default=500, help="for sizes and coverages")
+    parser.add_argument("--quick", action="store_true", help="a few of each, to see that it runs")
+    parser.add_argument("--write", type=Path, help="folder for calibration.md and calibration.json")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    draws, simulations = (2, 20) if options.quick else (options.draws, options.simulations)
+    verdicts = [_verdict_row(name, draws) for name in PLANTS]
+    rates = [*_coverages(simulations), *_sizes(simulations)]
+    text = "\n".join([*_verdict_table(verdicts), "", *_rate_table(rates)])
+    print(text)
+    if options.write:
+        options.write.mkdir(parents=True, exist_ok=True)
+        (options.write / "calibration.md").write_text(text + "\n")
+        found = {"draws": draws, "wrong": {row["plant"]: row["wrong"] for row in verdicts}}
+        (options.write / "calibration.json").write_text(json.dumps(found, indent=1) + "\n")
+
+
+def _draw(plant: str, number: int) -> Draw:
+    """Settings of one cohort, spread over what a user may meet; a function of the plant and the number."""
+    rng = np.random.default_rng([number, *plant.encode()])
+    d = int(rng.choice([16, 24, 32, 48, 64]))
+    return {
+        "d": d,
+        "members": int(rng.integers(3, 5)),
+        "noise": float(rng.choice([0.0, 0.01, 0.05, 0.1, 0.15])),
+        "rank": int(rng.integers(2, d // 2)),
+        "condition": float(rng.choice([1.5, 2, 3, 9])),
+        "scale": float(rng.choice([0.7, 1.2, 1.5, 3])),
+        "pinned": int(rng.integers(d // 6 + 2, d // 2 + 1)),
+        "axes": int(rng.integers(d // 8 + 2, d // 2 + 1)),
+        "share": float(rng.choice([0.3, 0.5, 0.6, 0.8])),
+        "documents": 512,
+        "tokens": 16,
+        "seed": number,
+    }
+
+
+def _is(*verdicts: str) -> Callable[[Found, Draw], bool]:
+    return lambda claims, draw: claims["verdict"].verdict in verdicts
+
+
+def _undetermined_on(word: str, r: str) -> Callable[[Found, Draw], bool]:
+    """Undetermined with r̂ = r ± 1, Haar refused, and the verdict on the support."""
+
+    def holds(claims: Found, draw: Draw) -> bool:
+        found = claims["verdict"]
+        near = found.value is not None and abs(found.value - draw[r]) <= 1
+        told = f"on those: {word}" in found.reason
+        return found.verdict == "undetermined" and near and told and claims["haar"].verdict == "refused"
+
+    return holds
+
+
+def _departs(metric: str | None = None, key: str = "") -> Callable[[Found, Draw], bool]:
+    """Haar is rejected, and the count k̂ of every pair is k ± 1."""
+
+    def holds(claims: Found, draw: Draw) -> bool:
+        counts = [] if metric is None else _of_pairs(claims, metric)
+        counted = all(abs(count - draw[key]) <= 1 for count in counts)
+        return claims["haar"].verdict == "departs from Haar" and counted
+
+    return holds
+
+
+def _pinned_low_rank(claims: Found, draw: Draw) -> bool:
+    pinned = all(count == draw["rank"] for count in _of_pairs(claims, "pinned_dimension"))
+    return pinned and _undetermined_on("rotation", "rank")(claims, draw)
+
+
+def _share(claims: Found, draw: Draw) -> bool:
+    shares = claims["tables"]["ladder"].filter(pl.col("metric") == "ladder_share")["value"]
+    near = all(abs(share - draw["share"] * (1 - draw["noise"] ** 2)) <= 0.03 for share in shares)
+    return near and claims["verdict"].verdict == "undetermined"
+
+
+def _of_pairs(claims: Found, metric: str) -> list[float]:
+    rows = claims["tables"]["support"].filter((pl.col("metric") == metric) & (pl.col("role") == "estimate"))
+    return rows["value"].to_list()
+
+
+PLANTS: dict[str, tuple[str, str, Callable[[Found, Draw], bool]]] = {
+    "P1 rotated": ("rotated", "rotation", _is("rotation")),
+    "P2 rotated, low rank": (
+        "rotated_low_rank",
+        "undetermined, r ± 1, rotation on the support, Haar refused",
+        _undetermined_on("rotation", "rank"),
+    ),
+    "P3 same basis, low rank": (
+        "same_basis_low_rank",
+        "undetermined, r ± 1, pinned dimension = rank, Haar refused",
+        _pinned_low_rank,
+    ),
+    "P4 affine": ("affine", "affine", _is("affine")),
+    "P5 similarity": ("similarity", "similarity", _is("similarity")),
+    "P6 unrelated": ("unrelated", "unrelated", _is("unrelated")),
+    "P7 pinned dimensions": ("pinned", "departs from Haar, k ± 1", _departs("pinned_dimension", "pinned")),
+    "P7 privileged axes": ("privileged", "departs from Haar, k ± 1", _departs("privileged_axes", "axes")),
+    "P7 block-diagonal": ("block_diagonal", "departs from Haar", _departs()),
+    "P8 reflected": ("reflected", "orthogonal", _is("orthogonal")),
+    "P9 partial": ("partial", "undetermined, ladder share ± 0.03", _share),
+}
+
+
+def _verdict_row(name: str, draws: int) -> dict[str, Any]:
+    kind, wanted, holds = PLANTS[name]
+    wrong = []
+    for number in range(draws):
+        draw = _draw(name, number)
+        planted = Planted(kind, PlantedConfig(**draw))
+        tables, _ = study_tables(planted_evidence(planted), STUDIES)
+        claims: Found = {claim.id.split(":")[0]: claim for claim in claims_of(tables)} | {"tables": tables}
+        if not holds(claims, draw):
+            wrong.append(f"{_short(draw)}: {claims['verdict'].verdict}, {claims['haar'].verdict}")
+    print(f"{name}: {len(wrong)} of {draws} wrong", *wrong, sep="\n    ", flush=True)
+    return {"plant": name, "wanted": wanted, "draws": draws, "wrong": len(wrong)}
+
+
+def _short(draw: Draw) -> str:
+    return ", ".join(f"{key}={value:g}" for key, value in draw.items())
+
+
+def _coverages(simulations: int) -> Iterator[tuple[str, int, int, float]]:
+    """Of the angle of a plane chosen beforehand, and of R² and its gaps given the fitted maps."""
+    config = {"d": 16, "members": 2, "documents": 128, "tokens": 8, "noise": 0.15}
+    covered = dict.fromkeys(
+        ("angle of a plane", "R² of orthogonal", "similarity gap", "orthogonality gap"), 0
+    )
+    for seed in range(simulations):
+        planted = Planted("affine", PlantedConfig(**config, condition=1.5, seed=seed))
+        moments = collect(planted, [(0, 1)], BLOCKS, seed).at(SITE)
+        population = _population(planted)
+        maps = {fit.__name__: fit(moments.fit.total()) for fit in (orthogonal, similarity, affine)}
+        true = {name: r2_from_moments(fitted, population) for name, fitted in maps.items()}
+        scores = Scores(moments.eval)
+        gaps = scores.gaps(maps)
+        held = {
+            "R² of orthogonal": (scores.r2(maps["orthogonal"])[1], true["orthogonal"]),
+            "similarity gap": (gaps["similarity_gap"][1], true["affine"] - true["similarity"]),
+            "orthogonality gap": (gaps["orthogonality_gap"][1], true["affine"] - true["orthogonal"]),
+        }
+        for name, (bounds, truth) in held.items():
+            assert bounds is not None
+            covered[name] += bool(bounds[0] <= truth <= bounds[1])
+        covered["angle of a plane"] += _angle_covered(Planted("rotated", PlantedConfig(**config, seed=seed)))
+    for name, count in covered.items():
+        yield name, count, simulations, 0.95
+
+
+def _angle_covered(planted: Planted) -> bool:
+    """Whether 0 ± t·SE holds the true skew error of the plane of the first and the fourth direction."""
+    moments = collect(planted, [(0, 1)], BLOCKS, 0).at(SITE)
+    found = support(moments.fit, moments.eval)[0]
+    turn = found.left.T @ planted.truth.rotation(0, 1) @ found.right
+    error = float((turn - turn.T)[0, 3] / 2)
+    return abs(error) <= float(student.ppf(0.975, BLOCKS - 1) * found.standard_error[0, 3])
+
+
+def _population(planted: Planted) -> PairMoments:
+    """Moments of infinitely many tokens of members 0 and 1, scaled to n = 1."""
+    truth, noise = planted.truth, planted.config.noise
+    first, second = (truth.spectrum[:, None] * truth.weights[i] for i in (0, 1))
+    own = [
+        noise**2 * part.square().sum() / planted.config.d * torch.eye(planted.config.d)
+        for part in (first, second)
+    ]
+    shared = torch.diag(1 - truth.own).double()
+    return PairMoments(
+        torch.ones(1).double(),
+        truth.means[None, 0],
+        truth.means[None, 1],
+        (first.T @ first + own[0])[None],
+        (second.T @ second + own[1])[None],
+        (first.T @ shared @ second)[None],
+    )
+
+
+def _sizes(simulations: int) -> Iterator[tuple[str, int, int, float]]:
+    """The pairing test on unrelated members that share what position explains."""
+    rejected = {"one pair": 0, "all pairs of three members": 0}
+    for seed in range(simulations):
+        config = PlantedConfig(d=8, members=3, documents=48, tokens=6, position=0.4, seed=seed)
+        chunk = next(Planted("unrelated", config).chunks("fit"))
+        test = pairing_test(
+            _ragged(chunk), SITE, [(0, 1), (0, 2), (1, 2)], 99, torch.Generator().manual_seed(seed)
+        )
+        rejected["one pair"] += bool(test.p_values[0] <= 0.05)
+        rejected["all pairs of three members"] += test.p_value <= 0.05
+    for name, count in rejected.items():
+        yield f"pairing test, {name}", count, simulations, 0.05
+
+
+def _ragged(chunk: Activations) -> Activations:
+    """Documents of unequal lengths: every third token from the fourth position on is dropped."""
+    kept = (chunk.position < 4) | (chunk.document % 3 > 0)
+    values = {site: x[:, kept] for site, x in chunk.values.items()}
+    return Activations(values, chunk.document[kept], chunk.position[kept])
+
+
+def _verdict_table(rows: list[dict[str, Any]]) -> list[str]:
+    lines = ["| plant | must come out | cohorts | wrong |", "|---|---|---|---|"]
+    return lines + [f"| {r['plant']} | {r['wanted']} | {r['draws']} | {r['wrong']} |" for r in rows]
+
+
+def _rate_table(rates: list[tuple[str, int, int, float]]) -> list[str]:
+    lines = ["| rate | found | nominal | 99.9 % band | simulations |", "|---|---|---|---|---|"]
+    for name, count, n, nominal in rates:
+        low, high = (int(end) / n for end in binom.interval(0.999, n, nominal))
+        inside = "" if low <= count / n <= high else " (outside)"
+        lines.append(f"| {name} | {count / n:.3f}{inside} | {nominal} | {low:.3f} to {high:.3f} | {n} |")
+    return lines
+
+
+if __name__ == "__main__":
+    main()
