@@ -4,14 +4,16 @@ The probe is a stream of the task that training and evaluation do not meet; its 
 are different sequences. A chunk holds whole documents (sequences) and no PAD.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformer_lens import HookedRootModule
+from transformer_lens.hook_points import HookPoint
 
 from polymorph.models.attention import Layout
 from polymorph.tasks.dyck import Dyck
@@ -51,6 +53,7 @@ class Chunk:
 
     tokens: Int[Tensor, "1 token"]
     positions: Int[Tensor, "1 token"]
+    labels: Mapping[str, Int[Tensor, "1 token"]]
     layout: Layout
     kept: Bool[Tensor, " token"]
     document: Int[Tensor, " n"]
@@ -72,8 +75,9 @@ def probe_chunks(task: Dyck, probe: ProbeConfig, split: Split, device: torch.dev
             torch.tensor([length for count, length in packed.layout for _ in range(count)], device=device),
         )
         positions = packed.positions[0]
+        labels = {head: label[0] for head, label in packed.labels.items()}
         yield Chunk(
-            packed.tokens[0], positions, packed.layout, kept, document[rows][kept], positions[0][kept]
+            packed.tokens[0], positions, labels, packed.layout, kept, document[rows][kept], positions[0][kept]
         )
 
 
@@ -90,6 +94,41 @@ def activations(
         names_filter=lambda name: name in wanted,
     )
     return {site: cache[site][0, chunk.kept] for site in sites}
+
+
+Edit = Callable[[Float[Tensor, "n d"]], Float[Tensor, "n d"]]
+"""What is done to the activations of a site on the tokens kept."""
+
+
+@torch.no_grad()
+def token_losses(
+    model: HookedRootModule, chunk: Chunk, site: str | None = None, edit: Edit | None = None
+) -> Float[Tensor, " n"]:
+    """Cross-entropy in nats, summed over heads, of every token kept; with `edit` done at `site` on the way."""
+
+    def spliced(values: Tensor, hook: HookPoint) -> Tensor:
+        assert edit is not None
+        changed = values.clone()
+        changed[0, chunk.kept] = edit(values[0, chunk.kept]).to(values.dtype)
+        return changed
+
+    hooks = [] if site is None or edit is None else [(site, spliced)]
+    logits = model.run_with_hooks(chunk.tokens, chunk.positions, layout=chunk.layout, fwd_hooks=hooks)
+    each = [
+        F.cross_entropy(
+            logits[head][0, chunk.kept].float(), chunk.labels[head][0, chunk.kept], reduction="none"
+        )
+        for head in logits
+    ]
+    return torch.stack(each).sum(0)
+
+
+@dataclass(frozen=True)
+class DocumentLosses:
+    """Of every document of a split: the loss summed over its tokens, and how many there are."""
+
+    total: Float[Tensor, " documents"]
+    tokens: Int[Tensor, " documents"]
 
 
 @dataclass(frozen=True)
@@ -116,6 +155,17 @@ class ActivationSource(Protocol):
         ...
 
 
+@runtime_checkable
+class Spliceable(Protocol):
+    """A source whose members go on computing from an edited site."""
+
+    def losses(
+        self, member: int, split: Split, site: str | None = None, edit: Edit | None = None
+    ) -> DocumentLosses:
+        """The loss of a member on a split, as it is or with `edit` done at `site`."""
+        ...
+
+
 @dataclass(frozen=True)
 class ModelActivations:
     """The residual streams of several models on the probe, computed as they are asked for."""
@@ -135,3 +185,14 @@ class ModelActivations:
             each = [activations(model, chunk, self.sites) for model in self.models]
             values = {site: torch.stack([own[site] for own in each]) for site in self.sites}
             yield Activations(values, chunk.document, chunk.position)
+
+    def losses(
+        self, member: int, split: Split, site: str | None = None, edit: Edit | None = None
+    ) -> DocumentLosses:
+        total = torch.zeros(self.documents[split], dtype=torch.float64, device=self.device)
+        tokens = torch.zeros(self.documents[split], dtype=torch.long, device=self.device)
+        for chunk in probe_chunks(self.task, self.probe, split, self.device):
+            each = token_losses(self.models[member], chunk, site, edit).double()
+            total.index_add_(0, chunk.document, each)
+            tokens.index_add_(0, chunk.document, torch.ones_like(chunk.document))
+        return DocumentLosses(total, tokens)

@@ -43,7 +43,7 @@ class PlantedConfig:
     axes: int = 8
     """`privileged`: coordinate axes that members only permute and flip."""
     share: float = 0.6
-    """`partial`: share of the variance that is a rotated copy."""
+    """`partial`: share of the variance that is a rotated copy; `bent`: that is linear in the common signal."""
     position: float = 0.0
     """Share of the variance that the position in the document explains, the same in all members."""
     documents: int = 1024
@@ -80,6 +80,8 @@ class Truth:
     """Standard deviation of each latent dimension."""
     own: Float[Tensor, "d"]
     """1 for latent dimensions that every member draws for itself, 0 for those that are shared."""
+    linear: float = 1.0
+    """Share of the variance of z_i that is z; the rest are products of two dimensions of z, others in each member."""
 
     def rotation(self, i: int, j: int) -> Float[Tensor, "d d"]:
         """R of i → j where the weights are orthogonal."""
@@ -123,7 +125,8 @@ class Planted:
         generator = _generator(self.config.seed, 0)
         weights, spectrum, own = KINDS[self.kind](self.config, generator)
         means = 0.5 * _normal(generator, self.config.members, self.config.d)
-        return Truth(weights, means, spectrum, own)
+        linear = self.config.share if self.kind == "bent" else 1.0
+        return Truth(weights, means, spectrum, own, linear)
 
     def chunks(self, split: Split) -> Iterator[Activations]:
         """float64 activations [members n d] of whole documents."""
@@ -140,6 +143,8 @@ class Planted:
         each = [
             torch.where(truth.own.bool(), self._latent(generator, documents), shared) for _ in range(members)
         ]
+        if truth.linear < 1:
+            each = [_bend(z, 1 + member, truth.linear) for member, z in enumerate(each)]
         signal = (torch.stack(each) * truth.spectrum) @ truth.weights
         size = (truth.spectrum[:, None] * truth.weights).square().mean((-2, -1), keepdim=True)
         size = (size * self.config.d).sqrt()  # root mean square over the dimensions of a member
@@ -240,6 +245,13 @@ def _partial(c: PlantedConfig, g: torch.Generator) -> Made:
     return _turns(c, g), (c.d * variance).sqrt(), own
 
 
+def _bent(c: PlantedConfig, g: torch.Generator) -> Made:
+    """A rotated copy in `share` of the variance; the rest is a function of the same signal, and linear in nothing."""
+    if c.d <= 2 * c.members:
+        raise ValueError(f"planted:bent takes planted.d above {2 * c.members} for {c.members} members")
+    return _turns(c, g), _full(c), torch.zeros(c.d)
+
+
 KINDS: dict[str, Callable[[PlantedConfig, torch.Generator], Made]] = {
     "rotated": _rotated,
     "reflected": _reflected,
@@ -253,6 +265,7 @@ KINDS: dict[str, Callable[[PlantedConfig, torch.Generator], Made]] = {
     "pinned": _pinned,
     "privileged": _privileged,
     "partial": _partial,
+    "bent": _bent,
 }
 _USES = {
     "rotated_low_rank": ("rank",),
@@ -260,6 +273,11 @@ _USES = {
     "pinned": ("pinned",),
     "privileged": ("axes",),
 }
+
+
+def _bend(z: Float[Tensor, "n d"], offset: int, linear: float) -> Float[Tensor, "n d"]:
+    """√linear z + √(1 − linear) z_k z_{k + offset}: products of other pairs are uncorrelated with these and with z."""
+    return math.sqrt(linear) * z + math.sqrt(1 - linear) * z * z.roll(-offset, -1)
 
 
 def _full(c: PlantedConfig) -> Tensor:

@@ -22,6 +22,7 @@ ROOMS = (
     "planted",
     "moments",
     "alignment",
+    "saes",
     "studies",
     "claims",
     "given",

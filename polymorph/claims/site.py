@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from polymorph.claims.claim import Claim
+from polymorph.claims.error_rate import error_rate
 from polymorph.claims.estimate import Estimate, estimate
 from polymorph.claims.multiplicity import LEVEL, benjamini_hochberg, holm
 from polymorph.studies.rows import sites_in_order
@@ -198,6 +199,7 @@ def _said(site: Site, verdict: str, reason: str, **numbers: float | None) -> Cla
         statement=statement,
         verdict=verdict,
         reason=reason,
+        error_rate=error_rate(verdict),
         **numbers,
     )
 

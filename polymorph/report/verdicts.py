@@ -39,6 +39,8 @@ class Verdict:
     word: str
     after: str
     colour: str
+    error_rate: str
+    """How often this verdict is wrong on planted truth, a sentence; empty where that is not known."""
     others: tuple[tuple[str, str, str], ...]
     """Which test, its verdict, its reason."""
 
@@ -73,4 +75,5 @@ def _verdict(claim: Claim, others: tuple[tuple[str, str, str], ...]) -> Verdict:
     if not word:  # a sentence that does not name its verdict is marked in front
         before, word, after = "", claim.verdict, f": {claim.statement}"
         head = ""
-    return Verdict(claim.site, head + before, word, after, COLOURS.get(claim.verdict, "open"), others)
+    colour, rate = COLOURS.get(claim.verdict, "open"), claim.error_rate.sentence if claim.error_rate else ""
+    return Verdict(claim.site, head + before, word, after, colour, rate, others)

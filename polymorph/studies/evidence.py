@@ -1,7 +1,7 @@
 """What the studies of one comparison read: who is compared with whom, and one pass over their activations."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -12,6 +12,7 @@ from polymorph.alignment.collect import Collected, SiteMoments, collect, keep
 from polymorph.errors import RequestError
 from polymorph.moments import PairMoments, moment_bytes
 from polymorph.planted import Planted
+from polymorph.saes.trained import Dictionaries, GivenDictionaries
 from polymorph.studies.pairs import End, PairLabel, pairs_of
 from polymorph.studies.rows import Role, Row
 
@@ -49,6 +50,8 @@ class Evidence:
     """Members whose ceiling is a second reading of themselves: [2 × members], the readings after the members."""
     parent: "Evidence | None" = None
     """Of a part, the whole that it is a part of."""
+    dictionaries: Dictionaries = field(default_factory=GivenDictionaries)
+    """The SAEs of the members; those of earlier checkpoints are found under the steps of `histories`."""
 
     @property
     def sites(self) -> Sequence[str]:

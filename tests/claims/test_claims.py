@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import combinations
 from statistics import mean, stdev
 from typing import Any
@@ -13,6 +14,7 @@ from scipy.stats import false_discovery_control
 from scipy.stats import t as student
 
 from polymorph.claims import Claim, claims_of, write_claims
+from polymorph.claims.error_rate import ErrorRate, _given, error_rate
 from polymorph.claims.estimate import Estimate, estimate
 from polymorph.claims.multiplicity import benjamini_hochberg, holm
 from polymorph.studies import haar, ladder, pairing, support
@@ -387,10 +389,57 @@ def test_claims_are_written_with_all_they_rest_on():
     claims = claims_of(made(determinant=-1.0, haar_p=0.5))
     written = json.loads(write_claims(claims))
     keys = {"id", "site", "statement", "value", "low", "high", "threshold", "verdict", "reason"}
-    assert all(entry.keys() == keys for entry in written)
-    assert [Claim(**entry) for entry in written] == claims
+    assert all(entry.keys() == keys | {"error_rate"} for entry in written)
+    rates = [entry.pop("error_rate") for entry in written]
+    assert [Claim(**entry) for entry in written] == [replace(claim, error_rate=None) for claim in claims]
+    assert [rate and ErrorRate(**rate) for rate in rates] == [claim.error_rate for claim in claims]
     assert "−" in write_claims(claims).decode()  # readable as it is
     assert write_claims([]).strip() == b"[]"
     assert all(entry["site"] == SITE and entry["id"].endswith(SITE) for entry in written)
     decided = written[0]
     assert decided["low"] <= decided["value"] <= decided["high"] <= decided["threshold"]
+
+
+# How often a verdict is wrong.
+
+
+@pytest.fixture
+def judged(tmp_path, monkeypatch):
+    """Ten cohorts with two truths, judged."""
+    rates = tmp_path / "rates.json"
+    rates.write_text(
+        '{"affine": {"affine": 5, "rotation": 1}, "rotation": {"rotation": 2, "undetermined": 2}}'
+    )
+    monkeypatch.setattr("polymorph.claims.error_rate.RATES", rates)
+    _given.cache_clear()
+    yield
+    _given.cache_clear()
+
+
+def test_an_error_rate_counts_both_ways_of_being_wrong(judged):
+    assert error_rate("rotation") == ErrorRate(wrongly=1, of_others=6, missed=2, of_its_own=4)
+    assert error_rate("affine") == ErrorRate(wrongly=0, of_others=4, missed=1, of_its_own=6)
+    assert error_rate("undetermined") == ErrorRate(wrongly=2, of_others=10, missed=0, of_its_own=0)
+    assert error_rate("rotation").sentence == (
+        "On planted truth given to 1 of 6 cohorts of which it is false, missed in 2 of 4 of which it is true"
+    )
+    assert "missed" not in error_rate("undetermined").sentence
+
+
+def test_every_verdict_tells_its_error_rate_and_nothing_else_does(judged):
+    for claim in claims_of(made()):
+        verdict = claim.id.startswith("verdict:")
+        assert claim.error_rate == (error_rate(claim.verdict) if verdict else None)
+
+
+def test_where_nothing_was_judged_nothing_is_told():
+    assert ErrorRate(0, 0, 0, 0).sentence == ""
+
+
+def test_the_rates_of_the_package_are_of_every_verdict():
+    verdicts = {"rotation", "orthogonal", "similarity", "affine", "undetermined", "unrelated"}
+    for verdict in verdicts | {"related, beyond affine"}:
+        rate = error_rate(verdict)
+        assert rate.of_its_own >= 20
+        assert rate.missed / rate.of_its_own <= 0.15
+        assert rate.wrongly / rate.of_others <= 0.05

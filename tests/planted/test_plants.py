@@ -10,7 +10,7 @@ from polymorph.activations import ActivationSource
 from polymorph.moments import pair_moments
 from polymorph.planted import KINDS, SITE, Planted, PlantedConfig
 
-SHARED = [kind for kind in KINDS if kind not in ("unrelated", "partial")]
+SHARED = [kind for kind in KINDS if kind not in ("unrelated", "partial", "bent")]
 ORTHOGONAL = [kind for kind in SHARED if kind not in ("affine", "similarity")]
 SMALL = {"d": 12, "members": 3, "documents": 32, "tokens": 8, "rank": 5, "pinned": 4, "axes": 3}
 
@@ -199,7 +199,24 @@ def test_unrelated_members_have_one_spectrum_and_nothing_in_common():
     assert float(together.xy.norm() / sizes.sqrt()) < 0.1
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
+def test_a_share_of_a_bent_copy_is_linear_and_the_rest_is_uncorrelated_with_everything(share):
+    source = planted("bent", share=share, noise=0.0, documents=2000)
+    truth, x = source.truth, values(source)
+    back = [(own - mean) @ W.mT for own, mean, W in zip(x, truth.means, truth.weights, strict=True)]
+    first, second = back[0] / truth.spectrum, back[1] / truth.spectrum
+    assert float(covariance(first).diagonal().mean()) == pytest.approx(1, abs=0.06)
+    cross = torch.cov(torch.cat([first, second], dim=1).mT)[:12, 12:]
+    assert float(cross.diagonal().mean()) == pytest.approx(share, abs=0.05)
+    assert float((cross - cross.diagonal().diag()).abs().max()) < 0.12
+
+
+def test_a_bent_copy_takes_enough_dimensions():
+    with pytest.raises(ValueError, match=r"planted\.d above 6 for 3 members"):
+        values(planted("bent", d=6))
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "bent"])
 def test_tokens_of_a_document_are_correlated(kind):
     x = values(planted(kind, documents=400, noise=0.0))[0].unflatten(0, (400, 8))
     x = x - x.mean((0, 1))

@@ -253,6 +253,22 @@ def test_where_the_test_has_no_power_haar_is_refused(kind, d):
     assert found.haar in ("departs from Haar", "refused")
 
 
+# Related, but not linearly.
+
+
+@unseen("bent", 2, 12, share=(0.5, 0.6, 0.8), noise=NOISES, d=(12, 24, 32))
+def test_a_bent_copy_is_related_beyond_affine(settings):
+    found = analysed("bent", documents=512, **settings)
+    assert found.verdict == "related, beyond affine"
+    linear = (settings["share"] / (1 + settings["noise"] ** 2)) ** 2
+    for value in found.values("ladder", "r2", map="affine", control=None):
+        assert value == pytest.approx(linear, abs=0.05)
+
+
+def test_a_copy_that_is_hardly_bent_is_a_rotation():
+    assert analysed("bent", share=0.995).verdict == "rotation"
+
+
 # P9: a rotation on a share of the variance.
 
 
