@@ -1,7 +1,9 @@
 """What a freer family of maps gains: differences of R² between rungs, on the same eval tokens."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -49,16 +51,25 @@ class Scores:
         """(R² − R² of the floor) / (1 − R² of the floor): 1 for a rotated copy, 0 for what the floor reaches.
 
         The ceiling is 1, what a member reaches with itself on new documents. A rotated copy of a share of the
-        variance beside something unrelated has that share, because the floor of an orthogonal map is −1.
+        variance beside something unrelated has that share, because the floor of an orthogonal map is −1. The
+        floor is what its map reaches on eval tokens permuted too, in the mean over all permutations: scored on
+        the true pairs a random map is off by about the share / √d.
         """
-        (value, parts), (less, less_parts) = self._both(fitted), self._both(floor)
+        (value, parts), (less, less_parts) = self._both(fitted), self._both(floor, _unpaired)
         rest = None if parts is None or less_parts is None else (parts - less_parts) / (1 - less_parts)
         return self._bounded((value - less) / (1 - less), rest)
 
-    def _both(self, fitted: Map) -> tuple[Tensor, Tensor | None]:
-        parts = None if self.parts is None else r2_from_moments(fitted, self.parts)
-        return r2_from_moments(fitted, self.whole), parts
+    def _both(
+        self, fitted: Map, of: Callable[[PairMoments], PairMoments] = lambda moments: moments
+    ) -> tuple[Tensor, Tensor | None]:
+        parts = None if self.parts is None else r2_from_moments(fitted, of(self.parts))
+        return r2_from_moments(fitted, of(self.whole)), parts
 
     @staticmethod
     def _bounded(value: Tensor, parts: Tensor | None) -> Scored:
         return value, None if parts is None else jackknife_interval(value, parts)
+
+
+def _unpaired(moments: PairMoments) -> PairMoments:
+    """The moments in the mean over all permutations of one side's tokens."""
+    return replace(moments, xy=torch.zeros_like(moments.xy))
