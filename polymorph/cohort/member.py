@@ -1,4 +1,4 @@
-"""One seed of a cohort on disk: its config, its state, its checkpoints and its log.
+"""One seed of a cohort on disk: its config, its state, its checkpoints, its SAEs and its log.
 
 Reading changes nothing. Below the cohort's folder no symbolic link is followed.
 """
@@ -24,6 +24,8 @@ from polymorph.cohort.errors import writing
 from polymorph.cohort.manifest import Manifest
 from polymorph.cohort.names import seed_name
 from polymorph.cohort.plain import LARGEST, canonical, parse_mapping, plain, readable
+from polymorph.cohort.publishing import Published
+from polymorph.cohort.saes import SAEShelf
 from polymorph.cohort.shelf import Shelf
 from polymorph.cohort.status import Status, read_status, write_status
 from polymorph.cohort.sweeping import sweep
@@ -161,6 +163,34 @@ class Member:
             if later > step:
                 self._states.remove(later)
         return gone
+
+    # SAEs, as SAELens writes them.
+
+    @property
+    def _saes(self) -> SAEShelf:
+        return SAEShelf(self.folder / "saes", self.cohort, self.seed)
+
+    def saes(self) -> list[tuple[int, str, str]]:
+        """(step, site, name) of every SAE that looks whole, in order; reading it verifies it."""
+        return self._saes.places()
+
+    def sae_path(self, step: int, site: str, name: str) -> Path:
+        """The folder of this SAE, there or not; `RequestError` if the site or the name is no name."""
+        return self._saes.path(step, site, name)
+
+    def has_sae(self, step: int, site: str, name: str) -> bool:
+        """Whether there is something in its place, whole or not."""
+        return self._saes.holds(step, site, name)
+
+    def publish_sae(
+        self, step: int, site: str, name: str, contents: Mapping[str, bytes], facts: Mapping[str, Any]
+    ) -> Manifest:
+        """As `publish_step`, for the files of an SAE; `site` and `name` are added to the facts as well."""
+        return self._saes.publish(step, site, name, contents, facts)
+
+    def read_sae(self, step: int, site: str, name: str) -> Published:
+        """Its files and facts, every digest verified; `CorruptError` if it is not there whole."""
+        return self._saes.read(step, site, name)
 
     # The log.
 
