@@ -16,7 +16,7 @@ from transformer_lens import HookedRootModule
 from transformer_lens.hook_points import HookPoint
 
 from polymorph.models.attention import Layout
-from polymorph.tasks.dyck import Dyck
+from polymorph.tasks.dyck import Batch, Dyck
 from polymorph.training.packing import IGNORED, pack
 
 Split = Literal["fit", "eval"]
@@ -67,18 +67,24 @@ def probe_chunks(task: Dyck, probe: ProbeConfig, split: Split, device: torch.dev
         step = torch.tensor([2 * (first // _AT_ONCE) + SPLITS.index(split)])
         size = min(_AT_ONCE, documents - first)
         batch = task.batches(torch.tensor([probe.seed], device=device), step, size, "probe")[0]
-        packed = pack(batch, _GROUPS)
-        kept = packed.labels["tok"][0, 0] != IGNORED
-        document = first + batch.lengths.argsort(dim=-1, descending=True, stable=True)[0]
-        rows = torch.repeat_interleave(
-            torch.arange(size, device=device),
-            torch.tensor([length for count, length in packed.layout for _ in range(count)], device=device),
-        )
-        positions = packed.positions[0]
-        labels = {head: label[0] for head, label in packed.labels.items()}
-        yield Chunk(
-            packed.tokens[0], positions, labels, packed.layout, kept, document[rows][kept], positions[0][kept]
-        )
+        yield _chunk(batch, first)
+
+
+def _chunk(batch: Batch, first: int) -> Chunk:
+    """The sequences of one member's batch, numbered from `first` on, packed for the model."""
+    device, size = batch.tokens.device, batch.tokens.shape[-2]
+    packed = pack(batch, _GROUPS)
+    kept = packed.labels["tok"][0, 0] != IGNORED
+    document = first + batch.lengths.argsort(dim=-1, descending=True, stable=True)[0]
+    rows = torch.repeat_interleave(
+        torch.arange(size, device=device),
+        torch.tensor([length for count, length in packed.layout for _ in range(count)], device=device),
+    )
+    positions = packed.positions[0]
+    labels = {head: label[0] for head, label in packed.labels.items()}
+    return Chunk(
+        packed.tokens[0], positions, labels, packed.layout, kept, document[rows][kept], positions[0][kept]
+    )
 
 
 @torch.no_grad()
@@ -196,3 +202,34 @@ class ModelActivations:
             total.index_add_(0, chunk.document, each)
             tokens.index_add_(0, chunk.document, torch.ones_like(chunk.document))
         return DocumentLosses(total, tokens)
+
+
+@dataclass(frozen=True)
+class ModelStream:
+    """Fresh activations without end: a batch is a function of the step, and no probe or training has met it."""
+
+    models: Sequence[HookedRootModule]
+    sites: Sequence[str]
+    task: Dyck
+    tokens: int
+    """In a batch, the same ones for every model and site."""
+    seed: int
+    device: torch.device
+
+    def batch(self, step: int) -> dict[str, Float[Tensor, "members n d"]]:
+        """The batch of a step: whole documents, but for the last, which ends where the batch is full."""
+        chunk = _chunk(self._documents(step), 0)
+        order = (chunk.document * (int(chunk.position.max()) + 1) + chunk.position).argsort()[: self.tokens]
+        each = [activations(model, chunk, self.sites) for model in self.models]
+        return {site: torch.stack([own[site][order] for own in each]) for site in self.sites}
+
+    def _documents(self, step: int) -> Batch:
+        seeds, steps = torch.tensor([self.seed], device=self.device), torch.tensor([step], device=self.device)
+        size = 32
+        while True:  # the first k sequences of a step do not depend on how many are asked for
+            batch = self.task.batches(seeds, steps, size, "sae")[0]
+            if int(batch.lengths.sum()) >= self.tokens:
+                break
+            size *= 2
+        enough = int((batch.lengths[0].cumsum(0) < self.tokens).sum()) + 1
+        return self.task.batches(seeds, steps, enough, "sae")[0]

@@ -9,13 +9,11 @@ from typing import Any, Literal
 import polars as pl
 import torch
 
-from polymorph.activations import ProbeConfig
 from polymorph.checks import nearest
 from polymorph.claims import claims_of
 from polymorph.cohort import Cohort, CorruptError, Member, digest
 from polymorph.comparison import VERSION, Comparison
 from polymorph.errors import RequestError
-from polymorph.models.dyck_transformer import DyckTransformerConfig
 from polymorph.report.bundle import bundle
 from polymorph.report.data import MemberSummary, ReportData
 from polymorph.report.reading import at_last_steps
@@ -24,7 +22,6 @@ from polymorph.studies.evidence import Evidence, check_size
 from polymorph.studies.pairs import End, PairLabel, pairs_of
 from polymorph.studies.registry import STUDIES, study_tables
 from polymorph.studies.rows import Row, table
-from polymorph.tasks.dyck import DyckConfig
 
 
 @dataclass
@@ -45,16 +42,7 @@ class Analysis:
     left_out: list[tuple[str, str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        identity = self.cohort.identity
-        probe = {key: identity["probe"][key] for key in ("fit", "eval", "seed")}
-        self.comparison = Comparison(
-            self.cohort,
-            DyckConfig(**identity["task"]),
-            DyckTransformerConfig(**identity["architecture"]),
-            ProbeConfig(**probe),
-            self.device,
-            self.memory_gib,
-        )
+        self.comparison = Comparison.of(self.cohort, self.device, self.memory_gib)
         self.members = self._members()
         self.pairs = self._pairs()
         self._check_size()

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 import torch
 from transformer_lens import HookedRootModule
 
-from polymorph.activations import ModelActivations, ProbeConfig
+from polymorph.activations import ModelActivations, ModelStream, ProbeConfig
 from polymorph.alignment.collect import Collected, collect
 from polymorph.cohort import Cohort, CorruptError, digest
 from polymorph.models.dyck_transformer import DyckTransformer, DyckTransformerConfig, residual_sites
@@ -41,6 +41,14 @@ class Comparison:
     memory_gib: float = MEMORY_GIB
     say: Callable[[str], None] = print
     _digests: dict[tuple[int, int], str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, cohort: Cohort, device: torch.device, memory_gib: float = MEMORY_GIB) -> "Comparison":
+        """With the task, the model and the probe that the cohort's own folder states."""
+        identity = cohort.identity
+        task, model = DyckConfig(**identity["task"]), DyckTransformerConfig(**identity["architecture"])
+        probe = ProbeConfig(**{key: identity["probe"][key] for key in ("fit", "eval", "seed")})
+        return cls(cohort, task, model, probe, device, memory_gib)
 
     @property
     def sites(self) -> list[str]:
@@ -105,6 +113,11 @@ class Comparison:
             probe = replace(probe, fit=min(probe.fit, documents), eval=min(probe.eval, documents))
         models = [self.load(*end) for end in ends]
         return ModelActivations(models, self.sites, Dyck(self.task), probe, self.device)
+
+    def stream(self, ends: Sequence[End], sites: Sequence[str], tokens: int, seed: int) -> ModelStream:
+        """Fresh activations of members at checkpoints, `tokens` a batch."""
+        models = [self.load(*end) for end in ends]
+        return ModelStream(models, sites, Dyck(self.task), tokens, seed, self.device)
 
     def evidence(self, ends: Sequence[End], pairs: Sequence[PairLabel]) -> Evidence:
         """What the studies read of these members and their own earlier checkpoints."""

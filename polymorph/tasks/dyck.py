@@ -25,7 +25,7 @@ Distribution = Literal["train", "compositional", "long"]
 DISTRIBUTIONS: tuple[Distribution, ...] = ("train", "compositional", "long")
 
 # A stream is the second word of the generator's key: draws for different purposes never meet.
-STREAMS = {"train": 0, "evaluation": 1, "probe": 2}
+STREAMS = {"train": 0, "evaluation": 1, "probe": 2, "sae": 3}
 
 _WORDS_PER_SEQUENCE = 4  # counter block 0; positions take the blocks after it
 
