@@ -15,12 +15,13 @@ from polymorph.errors import RequestError
 from polymorph.models.dyck_transformer import DyckTransformerConfig
 from polymorph.planted import PlantedConfig
 from polymorph.report.tracking import LoggerConfig
+from polymorph.saes.config import SAEConfig
 from polymorph.studies.pairs import SCHEMES
 from polymorph.tasks.dyck import DyckConfig
 from polymorph.training.config import ACCELERATORS, CheckpointsConfig, OptimizerConfig, TrainerConfig
 from polymorph.training.run import SharedIO
 
-STAGES = ("model",)
+STAGES = ("model", "sae", "all")
 COHORT_KINDS = ("independent", "shared_io")
 LARGEST_SEED = 2**32 - 1  # a seed is one word of the data generator's key
 
@@ -66,6 +67,7 @@ class TrainConfig:
     seed: Any = 0
     """A whole number from 0 on, or a list of different ones, which are then trained as one stack."""
     stage: str = "model"
+    """`model`, `sae` (for members that are there, see `sae.members`), or `all`: both, for `seed`."""
     preset: str = "custom"
     """The name of the experiment; part of the default name of the cohort."""
     task: DyckConfig = field(default_factory=DyckConfig)
@@ -77,6 +79,7 @@ class TrainConfig:
     probe: ProbeConfig = field(default_factory=ProbeConfig)
     callbacks: CallbacksConfig = field(default_factory=CallbacksConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig)
+    sae: SAEConfig = field(default_factory=SAEConfig)
 
     def __post_init__(self) -> None:
         one_of("stage", self.stage, STAGES)

@@ -10,6 +10,7 @@ from typing import Any
 
 import lightning as L
 
+from polymorph import sae_stage
 from polymorph.callback import CrossSeed
 from polymorph.code_version import code_version
 from polymorph.cohort import Cohort, CorruptError, Status, check_writable
@@ -28,6 +29,10 @@ def check(jobs: Sequence[TrainConfig]) -> None:
     """Refuse, before the first job and without writing, whatever cannot be right (`RequestError`)."""
     seen: set[tuple[str, int]] = set()
     for job in jobs:
+        if job.stage == "sae":
+            sae_stage.check(job)
+    jobs = [job for job in jobs if job.stage != "sae"]
+    for job in jobs:
         device_of(job.trainer.accelerator)
         _check_cohort(job)
         for seed in job.seeds:
@@ -42,7 +47,15 @@ def check(jobs: Sequence[TrainConfig]) -> None:
         _check_donor(job, {seed for folder, seed in before if folder == str(job.cohort.folder)})
 
 
-def run(config: TrainConfig) -> dict[int, Status | None]:
+def run(config: TrainConfig) -> None:
+    """Carry out the stages of one request."""
+    if config.stage in ("model", "all"):
+        train_members(config)
+    if config.stage in ("sae", "all") and not _ended_early:
+        sae_stage.run(config)
+
+
+def train_members(config: TrainConfig) -> dict[int, Status | None]:
     """Train the members of one request; the state of each afterwards."""
     if _ended_early:
         print(f"seed {config.seed}: not started, since this process was asked to stop")
@@ -73,7 +86,9 @@ def outcome(jobs: Sequence[TrainConfig]) -> int:
     """The exit status that the recorded states of all asked members amount to."""
     states = []
     for job in jobs:
-        for seed in job.seeds:
+        if job.stage != "model":
+            states.append(_sae_outcome(job))
+        for seed in job.seeds if job.stage != "sae" else []:
             try:
                 status = Cohort.open(job.cohort.folder).member(seed).status()
             except (RequestError, RunError) as error:
@@ -85,6 +100,14 @@ def outcome(jobs: Sequence[TrainConfig]) -> int:
     if all(state == "completed" for state in states):
         return DONE
     return PREEMPTED if "preempted" in states and not set(states) & _FAILURES else FAILED
+
+
+def _sae_outcome(job: TrainConfig) -> str:
+    try:
+        return sae_stage.outcome(job)
+    except (RequestError, RunError) as error:
+        print(f"SAEs: {error}")
+        return "failed"
 
 
 _FAILURES = {"failed", "out_of_memory", "no_space", "diverged"}

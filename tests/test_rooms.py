@@ -32,6 +32,7 @@ ROOMS = (
     "analysis",
     "planted_analysis",
     "config",
+    "sae_stage",
     "command",
     "train",
     "analyze",
@@ -115,7 +116,7 @@ def importers_of(room: str) -> set[str]:
 
 
 def test_only_the_entries_know_the_config():
-    assert importers_of("config") <= {"train", "analyze"}
+    assert importers_of("config") <= {"train", "sae_stage", "analyze"}
 
 
 def test_training_does_not_know_who_looks_at_it():

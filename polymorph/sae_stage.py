@@ -1,0 +1,123 @@
+"""`stage=sae`: the SAEs that a request asks for are trained, or one made elsewhere is attached."""
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from polymorph.cohort import Cohort
+from polymorph.comparison import Comparison
+from polymorph.config import TrainConfig
+from polymorph.errors import RequestError
+from polymorph.report.tracking import Breaker, Tracking
+from polymorph.saes.attach import attach_sae
+from polymorph.saes.places import Place, chosen_sites, places_of
+from polymorph.saes.run import SAETraining
+from polymorph.saes.stored import sae_name
+from polymorph.training.interruption import interruptible
+from polymorph.training.numerics import device_of, prepare_process
+
+
+def check(job: TrainConfig) -> None:
+    """Refuse what cannot be right (`RequestError`), before anything is trained."""
+    cohort = Cohort.open(job.cohort.folder)
+    comparison = Comparison.of(cohort, device_of(job.trainer.accelerator))
+    places = places_of(cohort, job.sae, comparison.sites)
+    if job.sae.attach is None:
+        training = _training(job, comparison, {})
+        training.check(places)
+        training.check_memory(len(places), _memory())
+
+
+def run(job: TrainConfig) -> None:
+    """Train and publish whatever is missing."""
+    comparison = Comparison.of(Cohort.open(job.cohort.folder), device_of(job.trainer.accelerator))
+    if job.sae.attach is not None:
+        _attach(job, comparison)
+        return
+    prepare_process(1)  # stacks share the cores, not products
+    places = places_of(comparison.cohort, job.sae, comparison.sites, _seeds(job))
+    with interruptible() as interruption, _logging(job, comparison.cohort, places) as loggers:
+        training = _training(job, comparison, loggers)
+        training.stopped = lambda: interruption.requested
+        training.run(places)
+        if interruption.requested:
+            _stopped.append(job.cohort.name)
+
+
+def outcome(job: TrainConfig) -> str:
+    """`completed` if all that was asked for is there, else `preempted` or `failed`."""
+    comparison = Comparison.of(Cohort.open(job.cohort.folder), device_of("cpu"))
+    if job.sae.attach is not None:
+        return "completed"  # or it would have raised
+    places = places_of(comparison.cohort, job.sae, comparison.sites, _seeds(job))
+    there = [place for place in places if _is_there(comparison.cohort, job, place)]
+    print(f"{len(there)} of {len(places)} SAEs of {job.sae.family} are in {job.cohort.folder}")
+    if len(there) == len(places):
+        return "completed"
+    return "preempted" if _stopped else "failed"
+
+
+_stopped: list[str] = []  # cohorts whose SAEs this process was asked to leave unfinished
+
+
+def _is_there(cohort: Cohort, job: TrainConfig, place: Place) -> bool:
+    return cohort.member(place.seed).has_sae(place.step, place.site, sae_name(job.sae.family, place.variant))
+
+
+def _seeds(job: TrainConfig) -> list[int] | None:
+    """After `stage=all` those that were trained; `stage=sae` goes by `sae.members`."""
+    return job.seeds if job.stage == "all" else None
+
+
+def _training(job: TrainConfig, comparison: Comparison, loggers: dict[int, Breaker]) -> SAETraining:
+    config = job.sae
+    return SAETraining(
+        comparison.cohort,
+        config,
+        comparison.sites,
+        comparison.model.d_model,
+        partial(comparison.stream, tokens=config.batch_size, seed=config.data_seed),
+        comparison.device,
+        loggers,
+        job.trainer.progress,
+    )
+
+
+def _attach(job: TrainConfig, comparison: Comparison) -> None:
+    sites = chosen_sites(job.sae, comparison.sites)
+    members = job.sae.members if isinstance(job.sae.members, list) else []
+    if len(sites) != 1 or len(members) != 1:
+        raise RequestError("sae.attach: say whose it is, with one each: sae.members=[0] sae.sites=[<site>]")
+    folder, at = Path(str(job.sae.attach)), job.sae.at
+    step = at if at == "last" else at[0] if isinstance(at, list) and len(at) == 1 else None
+    if step is None:
+        raise RequestError(f"sae.at={at!r}: last, or a list of one step, where an SAE is attached")
+    attach_sae(comparison.cohort, folder, members[0], step, sites[0], job.sae.family, comparison.sites)
+    print(f"attached {folder} to seed {members[0]} at {sites[0]} as {job.sae.family}")
+
+
+@contextlib.contextmanager
+def _logging(job: TrainConfig, cohort: Cohort, places: Sequence[Place]) -> Iterator[dict[int, Breaker]]:
+    """A run of the group for every member, of the kind `sae`; ended in any case."""
+    tracking = Tracking(job.logger, cohort.folder)
+    loggers: dict[int, Breaker] = {}
+    ok = False
+    try:
+        for seed in sorted({place.seed for place in places}):
+            shown: dict[str, Any] = {"seed": seed, "sae": {"family": job.sae.family, **job.sae.deciding()}}
+            name = f"{cohort.member(seed).name}-{job.sae.family}"
+            if (logger := tracking.open(name, "sae", shown)) is not None:
+                loggers[seed] = logger
+        yield loggers
+        ok = True
+    finally:
+        for logger in loggers.values():
+            logger.finish(0 if ok else 1)
+
+
+def _memory() -> int:
+    """Bytes of memory in the machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

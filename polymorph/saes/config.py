@@ -1,0 +1,140 @@
+"""How sparse autoencoders are trained. Architectures, their options and the schedules are SAELens'."""
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from sae_lens.config import SAETrainerConfig
+from sae_lens.registry import SAE_TRAINING_CLASS_REGISTRY
+
+from polymorph.checks import at_least, nearest, one_of
+
+SCHEDULERS = ("constant", "cosineannealing", "cosineannealingwarmrestarts")
+TRAINED_VARIANTS = ("distinct", "shared", "again", "unrelated")
+SET_HERE = ("d_in", "d_sae", "device", "metadata", "dtype", "reshape_activations")
+"""Options of an architecture that follow from the cohort, or that only one value of makes sense for."""
+
+
+@dataclass
+class SAEOptimizerConfig:
+    """Adam with one gradient norm of 1 a SAE, as SAELens has it."""
+
+    lr: float = 3e-4
+    lr_end: float | None = None
+    """Where a schedule that falls ends; null is a tenth of `lr`."""
+    lr_scheduler_name: str = "constant"
+    lr_warm_up_steps: int = 0
+    lr_decay_steps: int = 0
+    n_restart_cycles: int = 1
+    adam_beta1: float = 0.9
+    adam_beta2: float = 0.999
+
+    def __post_init__(self) -> None:
+        one_of("sae.optimizer.lr_scheduler_name", self.lr_scheduler_name, SCHEDULERS)
+        at_least("sae.optimizer", self, lr_warm_up_steps=0, lr_decay_steps=0, n_restart_cycles=1)
+        if self.lr <= 0:
+            raise ValueError(f"sae.optimizer.lr={self.lr}: above 0")
+        for key in ("adam_beta1", "adam_beta2"):
+            if not 0 <= getattr(self, key) < 1:
+                raise ValueError(f"sae.optimizer.{key}={getattr(self, key)}: from 0 up to, not including, 1")
+
+
+@dataclass
+class SAEConfig:
+    """The SAEs of all members and sites of a cohort, trained as one stack."""
+
+    family: str = "standard_x8"
+    """What they are called in the cohort; SAEs of one family differ in seed and data alone."""
+    architecture: str = "standard"
+    expansion: int = 8
+    """Features by dimension of the activations."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Options of SAELens' training config of the architecture, such as `l1_coefficient` or `k`."""
+    l1_per_dimension: float | None = None
+    """The coefficient of L1 where the squared error is averaged over d; SAELens sums it. Replaces `l1_coefficient`."""
+    unit_norm_decoder: bool = False
+    """Scale the decoder's directions back to norm 1 after every step, as the paper does."""
+    optimizer: SAEOptimizerConfig = field(default_factory=SAEOptimizerConfig)
+    steps: int = 1500
+    batch_size: int = 4096
+    """Tokens a step, for each SAE."""
+    dead_feature_window: int = 1000
+    feature_sampling_window: int = 2000
+    n_batches_for_norm_estimate: int = 100
+    """For `options.normalize_activations`, where that estimates a scale or a covariance."""
+    seed: int = 0
+    """From which every SAE's own seed follows, together with its member and its site."""
+    data_seed: int = 0
+    """Of the documents, which are the same for all members, and which no member and no probe has met."""
+    variants: list[Any] = field(default_factory=lambda: ["distinct"])
+    """Which of `distinct`, `shared`, `again` and `unrelated` to train: see polymorph.saes.trained."""
+    members: Any = "all"
+    """`all`, or a list of seeds."""
+    sites: Any = "all"
+    """`all`, or a list of sites."""
+    at: Any = "last"
+    """At which checkpoints: `last`, `all`, or a list of steps."""
+    online_steps: int = 200
+    """Steps at each checkpoint with `callbacks.cross_seed.sae=online`."""
+    attach: str | None = None
+    """Instead of training: a SAELens folder that is taken into the cohort, for one each of members, sites and steps."""
+    threads: int | None = None
+    """Stacks that a CPU works on at once, a thread each; null is every core, at most 8. Changes no bit."""
+    log_every: int = 100
+
+    def __post_init__(self) -> None:
+        one_of("sae.architecture", self.architecture, tuple(SAE_TRAINING_CLASS_REGISTRY))
+        at_least("sae", self, expansion=1, steps=1, batch_size=2, log_every=1, online_steps=1)
+        at_least("sae", self, dead_feature_window=1, feature_sampling_window=1)
+        at_least("sae", self, n_batches_for_norm_estimate=1)
+        if self.threads is not None and self.threads < 1:
+            raise ValueError(f"sae.threads={self.threads}: at least 1, or null")
+        self._check_options()
+        if not self.variants or len(set(self.variants)) < len(self.variants):
+            raise ValueError(f"sae.variants={self.variants}: different ones, at least one")
+        for variant in self.variants:
+            one_of("sae.variants", variant, TRAINED_VARIANTS)
+        for key in ("seed", "data_seed"):
+            if not 0 <= getattr(self, key) < 2**32:
+                raise ValueError(f"sae.{key}={getattr(self, key)}: from 0 to 2^32 - 1")
+
+    def _check_options(self) -> None:
+        known = [f.name for f in fields(SAE_TRAINING_CLASS_REGISTRY[self.architecture][1])]
+        for key in self.options:
+            if key in SET_HERE:
+                raise ValueError(f"sae.options.{key}: it follows from the cohort and cannot be set")
+            if key not in known:
+                raise ValueError(
+                    f"sae.options.{key}: {self.architecture} has no such option{nearest(key, known)}"
+                )
+        if self.l1_per_dimension is not None and "l1_coefficient" not in known:
+            raise ValueError(f"sae.l1_per_dimension: {self.architecture} has no l1_coefficient")
+        if self.options.get("use_sparse_activations"):
+            raise ValueError(
+                "sae.options.use_sparse_activations: sparse tensors cannot be stacked; leave it off"
+            )
+
+    def deciding(self) -> dict[str, Any]:
+        """All that decides the weights of a SAE, apart from its member, its site, its step and its seed."""
+        own = ("architecture", "expansion", "l1_per_dimension", "unit_norm_decoder", "steps", "batch_size")
+        more = ("dead_feature_window", "n_batches_for_norm_estimate", "data_seed")
+        return {
+            **{key: getattr(self, key) for key in own + more},
+            "options": dict(self.options),
+            "optimizer": dict(vars(self.optimizer)),
+        }
+
+    def trainer(self, device: str) -> SAETrainerConfig:
+        """The same as SAELens' own trainer is told it."""
+        optimizer = dict(vars(self.optimizer))
+        optimizer["lr_end"] = (
+            self.optimizer.lr / 10 if self.optimizer.lr_end is None else self.optimizer.lr_end
+        )
+        return SAETrainerConfig(
+            total_training_samples=self.steps * self.batch_size,
+            train_batch_size_samples=self.batch_size,
+            dead_feature_window=self.dead_feature_window,
+            feature_sampling_window=self.feature_sampling_window,
+            n_batches_for_norm_estimate=self.n_batches_for_norm_estimate,
+            device=device,
+            **optimizer,
+        )

@@ -1,0 +1,189 @@
+"""Train the SAEs of a cohort: every member, site and variant of one checkpoint as one stack."""
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.loggers import Logger
+from sae_lens import TrainingSAE
+
+from polymorph.cohort import Cohort, CorruptError
+from polymorph.cohort.differences import side_by_side
+from polymorph.cohort.plain import plain
+from polymorph.errors import RequestError
+from polymorph.saes.build import sae_seed, training_sae
+from polymorph.saes.config import SAEConfig
+from polymorph.saes.inputs import Inputs, Stream
+from polymorph.saes.loss import STACKABLE
+from polymorph.saes.module import Measured, SAEModule, make_trainer, progress_text
+from polymorph.saes.places import End, Place
+from polymorph.saes.stored import publish, sae_name
+from polymorph.saes.trained import TrainedSAE
+from polymorph.saes.trainers import Trainer, trainer_of, training_bytes
+
+
+@dataclass
+class SAETraining:
+    """All that decides how SAEs are trained, and where they go.
+
+    `stream` opens the activations of members at checkpoints, `sites` are all that the model has, in order.
+    """
+
+    cohort: Cohort
+    config: SAEConfig
+    sites: Sequence[str]
+    d: int
+    stream: Callable[[Sequence[End], Sequence[str]], Stream]
+    device: torch.device
+    loggers: Mapping[int, Logger] = field(default_factory=dict)
+    progress: bool = True
+    stopped: Callable[[], bool] = lambda: False
+    say: Callable[[str], None] = print
+
+    def check(self, places: Sequence[Place]) -> None:
+        """`RequestError` if one is there that was trained with other options."""
+        for place in places:
+            self._is_there(place)
+
+    def run(self, places: Sequence[Place]) -> int:
+        """Train those that are not there yet, a stack for every step; how many were published."""
+        missing = [place for place in places if not self._is_there(place)]
+        if len(missing) < len(places):
+            self.say(f"{len(places) - len(missing)} of {len(places)} SAEs of {self.config.family} are there")
+        if self.config.at == "last":  # at whatever step that is for each member
+            return self._train(missing) if missing else 0
+        published = 0
+        for step in sorted({place.step for place in missing}):
+            if not self.stopped():
+                published += self._train([place for place in missing if place.step == step])
+        return published
+
+    def _is_there(self, place: Place) -> bool:
+        """Whether it is published; `RequestError` if it was trained with other options."""
+        member = self.cohort.member(place.seed)
+        name = sae_name(self.config.family, place.variant)
+        if not member.has_sae(place.step, place.site, name):
+            return False
+        try:
+            there = member.read_sae(place.step, place.site, name).manifest.facts.get("training")
+        except CorruptError as error:
+            self.say(f"trained again: {error}")
+            return False
+        ours = plain(self._facts(place)["training"])
+        if there != ours:
+            raise RequestError(
+                f"sae.family={self.config.family}: {member.sae_path(place.step, place.site, name)} was trained "
+                f"with other options: {side_by_side(there, ours)}; give another sae.family"
+            )
+        return True
+
+    def _facts(self, place: Place) -> dict[str, Any]:
+        checkpoint = self.cohort.member(place.seed).read_step(place.step).digest
+        return {"training": {**self.config.deciding(), "seed": self.config.seed}, "checkpoint": checkpoint}
+
+    def _train(self, places: Sequence[Place]) -> int:
+        trainer = trainer_of([self._sae(place) for place in places], self.config, self.device)
+        self._announce(places)
+        inputs = Inputs(places, self._open(places), self.config.data_seed)
+        # The norms are estimated on batches that no training step has.
+        trainer.prepare(inputs.batch(self.config.steps + i) for i in range(2**31))
+        log = Log(places, self.config.family, self.loggers)
+        module = SAEModule(trainer, inputs.batch, self.config.steps, self.config.log_every, log)
+        fit(module, self.device, [_Stop(self.stopped), *([_Bar()] if self.progress else [])])
+        if module.step < self.config.steps:
+            self.say(f"stopped after {module.step} of {self.config.steps} steps; nothing of it is kept")
+            return 0
+        return self._publish(places, trainer)
+
+    def _open(self, places: Sequence[Place]) -> Stream:
+        ends = sorted({(place.seed, place.step) for place in places})
+        return self.stream(ends, [site for site in self.sites if any(place.site == site for place in places)])
+
+    def _sae(self, place: Place) -> TrainingSAE[Any]:
+        seed = sae_seed(self.config.seed, place.seed, self.sites.index(place.site), place.variant)
+        about = {"hook_name": place.site, "model_name": f"{self.cohort.name}/seed-{place.seed:04d}"}
+        return training_sae(self.config, self.d, seed, {**about, "polymorph_step": place.step})
+
+    def _announce(self, places: Sequence[Place]) -> None:
+        how = "as one stack" if self.config.architecture in STACKABLE else "one after another in each step"
+        steps = ", ".join(str(step) for step in sorted({place.step for place in places}))
+        count = f"{len(places)} SAE{'s' if len(places) > 1 else ''}"
+        self.say(f"training {count} of {self.config.family} at step {steps}, {how}")
+
+    def _publish(self, places: Sequence[Place], trainer: Trainer) -> int:
+        for place, sae in zip(places, trainer.finish(), strict=True):
+            seed = int(sae.cfg.metadata.sae_seed)
+            trained = TrainedSAE(sae, self.config.family, place.variant, seed, facts=self._facts(place))
+            publish(self.cohort.member(place.seed), place.step, place.site, trained)
+        return len(places)
+
+    def check_memory(self, saes: int, limit_bytes: int) -> None:
+        """`RequestError` if training so many SAEs at once takes more than that."""
+        needed = training_bytes(saes, self.d, self.config, self.device)
+        if needed > limit_bytes:
+            raise RequestError(
+                f"sae.expansion={self.config.expansion}, sae.batch_size={self.config.batch_size}: {saes} SAEs of "
+                f"{self.d} → {self.d * self.config.expansion} features need about {needed / 2**30:.1f} GiB, and "
+                f"{limit_bytes / 2**30:.1f} GiB are there; train fewer at once with sae.members=[…] or sae.sites=[…]"
+            )
+
+
+@dataclass
+class Log:
+    """Every SAE's numbers to the log of its member, and to the member's loggers."""
+
+    places: Sequence[Place]
+    family: str
+    loggers: Mapping[int, Logger]
+
+    def __call__(self, step: int, measured: Measured) -> None:
+        by_name = {name: values.tolist() for name, values in measured.items()}
+        for seed in {place.seed for place in self.places}:
+            own = dict(self._of_member(seed, by_name))
+            if (logger := self.loggers.get(seed)) is not None:
+                logger.log_metrics(own, step)
+
+    def _of_member(self, seed: int, values: Mapping[str, list[float]]) -> Iterator[tuple[str, float]]:
+        for index, place in enumerate(self.places):
+            if place.seed == seed:
+                where = f"sae/{sae_name(self.family, place.variant)}/{place.site}"
+                yield from ((f"{where}/{name}", own[index]) for name, own in values.items())
+
+
+def fit(module: SAEModule, device: torch.device, callbacks: list[L.Callback]) -> None:
+    """Run the module to its last step."""
+    accelerator = "gpu" if device.type == "cuda" else "cpu"
+    bar = any(isinstance(callback, TQDMProgressBar) for callback in callbacks)
+    # Lightning's greetings and its advice are not about this.
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning")
+        warnings.filterwarnings("ignore", message="There is a performance drop")  # TopK's scatter under vmap
+        make_trainer(callbacks, accelerator=accelerator, enable_progress_bar=bar).fit(module)
+
+
+@dataclass
+class _Stop(L.Callback):
+    stopped: Callable[[], bool]
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        trainer.should_stop = trainer.should_stop or self.stopped()
+
+
+class _Bar(TQDMProgressBar):
+    """Steps, with means over SAEs."""
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *rest: Any) -> None:
+        assert isinstance(pl_module, SAEModule)
+        if pl_module.step % pl_module.log_every == 0 or pl_module.step == pl_module.steps:
+            self.train_progress_bar.set_postfix(progress_text(pl_module.latest), refresh=False)
+            self.train_progress_bar.update(pl_module.step - self.train_progress_bar.n)
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        super().on_train_epoch_start(trainer, pl_module)
+        self.train_progress_bar.set_description("SAEs")
