@@ -11,12 +11,16 @@ import polars as pl
 from polymorph.errors import RunError
 from polymorph.studies import (
     angles,
+    checkpoint_transfer,
     cycles,
+    dictionary_match,
+    firing,
     haar,
     isometry,
     ladder,
     layers,
     pairing,
+    sae_transfer,
     sample_efficiency,
     support,
     trajectory,
@@ -90,6 +94,36 @@ STUDIES: dict[str, Study] = {
         scope="pairs",
     ),
     "angles": Study("By which angles does R turn?", angles.angles_of, angles.EXTRA_COLUMNS, scope="pairs"),
+    "dictionary_match": Study(
+        "Do the SAEs of two members have the same features?",
+        dictionary_match.dictionary_match_rows,
+        dictionary_match.EXTRA_COLUMNS,
+        dictionary_match.applies,
+        "SAEs of two members, or two of one, at these checkpoints (python train.py stage=sae)",
+    ),
+    "firing": Study(
+        "Does an SAE fire on another member as on its own?",
+        firing.firing_rows,
+        firing.EXTRA_COLUMNS,
+        firing.applies,
+        "an SAE of a member at its checkpoint (python train.py stage=sae)",
+    ),
+    "sae_transfer": Study(
+        "Does the SAE of one member explain another?",
+        sae_transfer.sae_transfer_rows,
+        sae_transfer.EXTRA_COLUMNS,
+        sae_transfer.applies,
+        "an SAE of a member at its checkpoint (python train.py stage=sae)",
+        scope="pairs",
+    ),
+    "checkpoint_transfer": Study(
+        "Does the SAE of one checkpoint explain another?",
+        checkpoint_transfer.checkpoint_transfer_rows,
+        checkpoint_transfer.EXTRA_COLUMNS,
+        checkpoint_transfer.applies,
+        "SAEs of one member at two of its checkpoints (python train.py stage=sae)",
+        scope="all",
+    ),
 }
 
 

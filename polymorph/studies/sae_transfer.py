@@ -1,0 +1,335 @@
+"""Does the SAE of one member explain another, and is that more than a matched covariance explains?
+
+The SAE of the source is used on the target through a map there and back, `map` naming the family of both: the
+way back is the inverse, but of `reduced_rank` and `affine` the map fitted the other way round, because an inverse
+would blow up what these shrink. Maps are fitted on the fit split; scores are on the first eval documents, because
+an SAE costs far more than a map.
+
+Explained variance after alignment is high wherever covariances match, so beside it stand maps that have not seen
+the pairing, and what the pairing gains over the one that matches covariances. That one is not always the highest
+of them: where features are one-sided a wrong sign costs more than an arbitrary rotation. Spliced into the target
+in place of the site, a reconstruction also has to carry what the target computes from it. Intervals hold the maps
+and the SAEs fixed.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import Any
+
+import polars as pl
+import torch
+from torch import Tensor
+
+from polymorph.activations import ActivationSource, ModelActivations, Spliceable
+from polymorph.alignment.collect import SiteMoments
+from polymorph.alignment.controls import covariance_only, gaussian_cross
+from polymorph.alignment.fit import FITS, fit_ladder, orthogonal
+from polymorph.alignment.maps import Map
+from polymorph.alignment.pairings import chunk_generator
+from polymorph.alignment.support import filled
+from polymorph.moments import PairMoments
+from polymorph.saes.scores import (
+    Metric,
+    Route,
+    SAEScores,
+    Spliced,
+    bounded,
+    mean_metrics,
+    pairing_gain,
+    placed,
+    reconstruction,
+)
+from polymorph.saes.trained import Dictionaries, TrainedSAE, Variant
+from polymorph.studies.evidence import Evidence
+from polymorph.studies.pairs import End
+from polymorph.studies.rows import Role, Row
+
+STUDY = "sae_transfer"
+EXTRA_COLUMNS: dict[str, type[pl.DataType]] = {"sae": pl.String, "variant": pl.String, "control": pl.String}
+VARIANTS: tuple[Variant, ...] = ("distinct", "online", "attached")
+"""The first of them that a member has is used: never one that shares its initialisation with another member's."""
+DOCUMENTS = 128
+"""Eval documents that are scored and spliced, where the source is models; of any other source all are."""
+DRAWS = 3
+"""Random signs of `covariance_only`: its scores are the mean over these maps."""
+CONTROLLED = ("orthogonal", "affine")  # fitted to permuted tokens: one rigid map and the freest one
+EV: Metric = ("explained_variance", "centred")
+
+
+def applies(evidence: Evidence) -> bool:
+    """Only where a member has an SAE at the step at which it is compared."""
+    there = evidence.dictionaries
+    return any(
+        step in there.steps(seed, site, family, variant)
+        for family in there.families()
+        for seed, step in evidence.ends
+        for site in evidence.sites
+        for variant in VARIANTS
+    )
+
+
+def sae_transfer_rows(evidence: Evidence) -> Iterator[Row]:
+    """Every SAE on its own member, as the ceiling, and on those it is paired with; a missing SAE has no rows.
+
+    `explained_variance` with the convention `centred` and `fvu` are about the target's activations,
+    `explained_variance` with the convention `paper` and `l0` and `live_fraction` about what the SAE sees.
+    `pairing_gain` is left out where the covariance alone does as well as the pairing could, and
+    `loss_recovered` where putting the mean in place of the site costs nothing. `ValueError` where an SAE has
+    another width than the site.
+    """
+    if not applies(evidence):
+        return
+    source = some_documents(evidence.source, DOCUMENTS)
+    for site in evidence.sites:
+        moments = evidence.at(site)
+        saes = _saes(evidence, site, moments.fit)
+        if saes:
+            yield from _Site(evidence, site, moments, source, saes).rows()
+
+
+@dataclass(frozen=True)
+class Use:
+    """The SAE of one member on a member, both as places in `ends`: its own, or through a map.
+
+    Without a map there is one route, None; with draws of a random map there are several.
+    """
+
+    source: int
+    target: int
+    routes: tuple[Route | None, ...] = (None,)
+    map: str | None = None
+    control: str | None = None
+
+    @property
+    def role(self) -> Role:
+        if self.control is not None:
+            return "control"
+        return "ceiling" if self.source == self.target else "estimate"
+
+
+@dataclass(frozen=True)
+class _Way:
+    """The maps of all pairs at a site, one way round."""
+
+    moments: SiteMoments
+
+    @cached_property
+    def ladder(self) -> dict[str, Map]:
+        return fit_ladder(filled(self.moments.fit))
+
+    @cached_property
+    def permuted(self) -> dict[str, Map]:
+        shuffled = self.moments.fit_tokens_permuted.total()
+        return {name: FITS[name](shuffled) for name in CONTROLLED}
+
+    @cached_property
+    def fit(self) -> PairMoments:
+        return self.moments.fit.total()
+
+
+@dataclass(frozen=True)
+class _Site:
+    """One site: the SAEs of the members by place and family, and all that they are used on."""
+
+    evidence: Evidence
+    site: str
+    moments: SiteMoments
+    source: ActivationSource
+    saes: Mapping[tuple[int, str], TrainedSAE]
+
+    def rows(self) -> Iterator[Row]:
+        for (place, family), scores in self.scores.items():
+            use = self.uses[place]
+            if use.map is None and use.source not in self.evidence.new_members():
+                continue  # read for its pairs here, and reported with its first pair
+            yield from self.emit(use, family, mean_metrics(scores), scores[0].tokens)
+            if use.control is None:  # so that no high number in the paper's convention is read as success
+                baseline = replace(use, control="predict_mean")
+                yield from self.emit(baseline, family, scores[0].of_the_mean(), scores[0].tokens)
+        yield from self.gains()
+        yield from self.splices()
+
+    @cached_property
+    def uses(self) -> list[Use]:
+        """Members on themselves, then every pair in both directions through every map and control."""
+        members = sorted({place for pair in self.evidence.index for place in pair})
+        uses = [Use(member, member) for member in members]
+        forth, back = _Way(self.moments), _Way(self.moments.swap())
+        for pair, (first, second) in enumerate(self.evidence.index):
+            ends = [self.evidence.ends[place] for place in (first, second)]
+            uses += _routed(Use(first, second), back, forth, pair, ends)
+            uses += _routed(Use(second, first), forth, back, pair, ends[::-1])
+        return uses
+
+    @cached_property
+    def scores(self) -> dict[tuple[int, str], list[SAEScores]]:
+        """By place in `uses` and family, one for every route; one pass over the activations."""
+        blocks = self.evidence.blocks
+        found = {
+            (place, family): [SAEScores(blocks) for _ in use.routes]
+            for place, use in enumerate(self.uses)
+            for member, family in self.saes
+            if member == use.source
+        }
+        for chunk in self.source.chunks("eval"):
+            for (place, family), each in found.items():
+                use = self.uses[place]
+                sae, x = self.saes[use.source, family].sae, chunk.values[self.site][use.target]
+                for route, scores in zip(use.routes, each, strict=True):
+                    scores.update(sae, x, chunk.document, route)
+        return found
+
+    def gains(self) -> Iterator[Row]:
+        """The pairing gain of every directed pair."""
+        ev = {}
+        for (place, family), scores in self.scores.items():
+            use = self.uses[place]
+            ev[use.source, use.target, use.map, use.control, family] = mean_metrics(scores)[EV]
+        for (place, family), scores in self.scores.items():
+            use = self.uses[place]
+            if (use.map, use.control) != ("orthogonal", None):
+                continue
+            mapped, unpaired = (
+                ev[use.source, use.target, use.map, c, family] for c in (None, "covariance_only")
+            )
+            gain = pairing_gain(mapped, unpaired, ev[use.source, use.source, None, None, family])
+            if gain is not None:
+                yield from self.emit(use, family, {("pairing_gain", "centred"): gain}, scores[0].tokens)
+
+    def splices(self) -> Iterator[Row]:
+        """What the target loses with a reconstruction in place of its site, and with the mean of the fit split."""
+        if not isinstance(self.source, Spliceable):
+            return
+        for place in sorted({use.target for use in self.uses}):
+            spliced = Spliced(self.source, place, self.site, self.mean(place), self.evidence.blocks)
+            for use in self.uses:
+                families = [family for member, family in self.saes if member == use.source]
+                if use.target == place and self.is_spliced(use):
+                    for family in families:
+                        yield from self.spliced_rows(spliced, use, family)
+
+    def is_spliced(self, use: Use) -> bool:
+        """Every map and the control that EV cannot tell from it; its own SAE only where a member is reported."""
+        if use.map is None:
+            return use.source in self.evidence.new_members()
+        return use.control in (None, "covariance_only")
+
+    def spliced_rows(self, spliced: Spliced, use: Use, family: str) -> Iterator[Row]:
+        sae = self.saes[use.source, family].sae
+        edits = [partial(reconstruction, sae, route=route) for route in use.routes]
+        losses = [spliced.loss(edit) for edit in edits]
+        yield from self.emit(use, family, spliced.metrics(torch.stack(losses).mean(0)), spliced.tokens)
+        if use.map is None:
+            ablated = replace(use, control="predict_mean")
+            yield from self.emit(ablated, family, spliced.metrics(spliced.ablated), spliced.tokens)
+
+    def mean(self, place: int) -> Tensor:
+        """Of a member's activations on the fit split [d]."""
+        pair, own = next((at, own) for at, own in enumerate(self.evidence.index) if place in own)
+        return (self.fit.mean_x if own[0] == place else self.fit.mean_y)[pair]
+
+    @cached_property
+    def fit(self) -> PairMoments:
+        return self.moments.fit.total()
+
+    def emit(self, use: Use, family: str, metrics: Mapping[Metric, Tensor], tokens: int) -> Iterator[Row]:
+        about: dict[str, Any] = {
+            "variant": self.saes[use.source, family].variant,
+            "map": use.map,
+            "control": use.control,
+            "role": use.role,
+            "n_tokens": tokens,
+            "n_documents": self.source.documents["eval"],
+        }
+        ends = self.evidence.ends[use.source], self.evidence.ends[use.target]
+        yield from score_rows(self.evidence, STUDY, self.site, ends, family, metrics, **about)
+
+
+def _routed(use: Use, there: _Way, back: _Way, pair: int, ends: list[End]) -> Iterator[Use]:
+    """A directed pair through every map of the ladder, and through maps that have not seen the pairing.
+
+    Random ones are drawn from the ends, so that the same rows follow whatever other pairs are computed with it.
+    """
+    for name, fitted in there.ladder.items():
+        yield replace(use, map=name, routes=(Route.of(fitted[pair], back.ladder[name][pair]),))
+    for name, fitted in there.permuted.items():
+        routes = (Route.of(fitted[pair], back.permuted[name][pair]),)
+        yield replace(use, map=name, routes=routes, control="tokens_permuted")
+    moments = there.fit[pair]
+    generators = [chunk_generator(draw, *ends[0], *ends[1]) for draw in range(DRAWS + 1)]
+    signs = [covariance_only(moments, generator) for generator in generators[:DRAWS]]
+    noise = [orthogonal(gaussian_cross(moments, generators[DRAWS]))]
+    for control, drawn in (("covariance_only", signs), ("matched_gaussian", noise)):
+        isometries = tuple(Route(there=one, back=one.inv) for one in drawn)
+        yield replace(use, map="orthogonal", routes=isometries, control=control)
+
+
+def _saes(evidence: Evidence, site: str, fit: PairMoments) -> dict[tuple[int, str], TrainedSAE]:
+    """The SAEs of the members at a site, by place and family, where the activations are."""
+    found = {}
+    for family in evidence.dictionaries.families():
+        for place in sorted({place for pair in evidence.index for place in pair}):
+            trained = first_variant(evidence.dictionaries, evidence.ends[place], site, family)
+            if trained is not None:
+                check_width(trained, evidence.ends[place], site, fit.xx.shape[-1])
+                found[place, family] = replace(trained, sae=placed(trained.sae, fit.xx.device))
+    return found
+
+
+def first_variant(dictionaries: Dictionaries, end: End, site: str, family: str) -> TrainedSAE | None:
+    """The SAE of a member at its step: the first of `VARIANTS` that there is."""
+    each = (dictionaries.read(*end, site, family, variant) for variant in VARIANTS)
+    return next((trained for trained in each if trained is not None), None)
+
+
+def check_width(trained: TrainedSAE, end: End, site: str, d: int) -> None:
+    """Refuse an SAE that was not made for activations of d dimensions."""
+    if (width := trained.sae.cfg.d_in) != d:
+        raise ValueError(
+            f"the SAE {trained.family} of seed {end[0]} at step {end[1]}, {site}, takes {width} dimensions, and "
+            f"the activations there have {d}"
+        )
+
+
+def some_documents(source: ActivationSource, most: int) -> ActivationSource:
+    """The source with at most so many eval documents, if it is models; any other as it is."""
+    if isinstance(source, ModelActivations) and source.probe.eval > most:
+        return replace(source, probe=replace(source.probe, eval=most))
+    return source
+
+
+def score_rows(
+    evidence: Evidence,
+    study: str,
+    site: str,
+    ends: tuple[End, End],
+    family: str,
+    metrics: Mapping[Metric, Tensor],
+    *,
+    variant: str,
+    control: str | None = None,
+    **about: Any,
+) -> Iterator[Row]:
+    """One row a metric of the SAE of the first end on the second."""
+    extra = {"sae": family, "variant": variant} | ({} if control is None else {"control": control})
+    (source, source_step), (target, target_step) = ends
+    for (metric, convention), scores in metrics.items():
+        value, low, high = bounded(scores)
+        yield evidence.row(
+            study,
+            site,
+            "eval",
+            metric,
+            value,
+            low=low,
+            high=high,
+            convention=convention,
+            source=source,
+            target=target,
+            source_step=source_step,
+            target_step=target_step,
+            n_seeds=len({source, target}),
+            extra=extra,
+            **about,
+        )
