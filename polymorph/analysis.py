@@ -73,8 +73,20 @@ class Analysis:
             "pairs": self.scheme,
             "left out": self.left_out,
             "provenance": dict(self.provenance),
+            "saes": self._saes(),
         }
         return digest({"pairs": pairs, "logs": logs, "version": VERSION, **choice})
+
+    def _saes(self) -> dict[str, str]:
+        """The digest of every SAE of the members, or why it cannot be read."""
+        found = {}
+        for member in self.members:
+            for place in member.saes():
+                try:
+                    found[f"{member.name} {place}"] = member.read_sae(*place).manifest.digest
+                except CorruptError as error:
+                    found[f"{member.name} {place}"] = str(error)
+        return found
 
     def run(self) -> tuple[dict[str, bytes], ReportData, list[Row], int]:
         """The files, what they show, the rows of the ladder, and how many pairs had to be computed."""

@@ -16,6 +16,7 @@ from polymorph.alignment.collect import Collected, collect
 from polymorph.cohort import Cohort, CorruptError, digest
 from polymorph.models.dyck_transformer import DyckTransformer, DyckTransformerConfig, residual_sites
 from polymorph.moments import moment_bytes
+from polymorph.saes.stored import StoredDictionaries
 from polymorph.studies.evidence import BLOCKS, Evidence, History
 from polymorph.studies.ladder import ladder_rows
 from polymorph.studies.pairs import End, PairLabel, pairs_of
@@ -131,7 +132,13 @@ class Comparison:
 
         histories = [history(seed) for seed, _ in ends]
         return Evidence(
-            self.cohort.name, ends, pairs, self.source(ends), self.probe.seed, histories=histories
+            self.cohort.name,
+            ends,
+            pairs,
+            self.source(ends),
+            self.probe.seed,
+            histories=histories,
+            dictionaries=StoredDictionaries(self.cohort),
         )
 
     def _pairs_at_once(self) -> int:
