@@ -215,10 +215,12 @@ class ModelStream:
     """In a batch, the same ones for every model and site."""
     seed: int
     device: torch.device
+    first: int = 0
+    """The step that this stream counts as its step 0."""
 
     def batch(self, step: int) -> dict[str, Float[Tensor, "members n d"]]:
         """The batch of a step: whole documents, but for the last, which ends where the batch is full."""
-        chunk = _chunk(self._documents(step), 0)
+        chunk = _chunk(self._documents(self.first + step), 0)
         order = (chunk.document * (int(chunk.position.max()) + 1) + chunk.position).argsort()[: self.tokens]
         each = [activations(model, chunk, self.sites) for model in self.models]
         return {site: torch.stack([own[site][order] for own in each]) for site in self.sites}

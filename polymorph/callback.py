@@ -11,10 +11,16 @@ import lightning as L
 import torch
 from lightning.pytorch.loggers import Logger
 
+from polymorph.checks import one_of
 from polymorph.comparison import Comparison
+from polymorph.online_saes import OnlineSAEs
+from polymorph.studies import sae_transfer
+from polymorph.studies.pairs import PairLabel
 from polymorph.studies.rows import Row
 from polymorph.training.checkpoint import Checkpoint
 from polymorph.training.module import StackModule
+
+SAE_MODES = ("none", "online", "final")
 
 
 @dataclass
@@ -22,6 +28,11 @@ class CrossSeedConfig:
     """The comparison at every checkpoint."""
 
     enabled: bool = True
+    sae: str = "none"
+    """`online`: SAEs are kept trained at every checkpoint; `final`: trained once, at the end; `none`."""
+
+    def __post_init__(self) -> None:
+        one_of("callbacks.cross_seed.sae", self.sae, SAE_MODES)
 
 
 @dataclass
@@ -37,6 +48,8 @@ class CrossSeed(L.Callback):
     loggers: Mapping[int, Logger]
     """By seed. `summary` is the run of the comparison itself, which only a stack writes live."""
     summary: Logger | None = None
+    saes: OnlineSAEs | None = None
+    """SAEs that accompany the training, if any do."""
     say: Callable[[str], None] = print
     _done: int = -1
 
@@ -58,11 +71,29 @@ class CrossSeed(L.Callback):
             with torch.no_grad(), torch.random.fork_rng():
                 pairs = self.comparison.pairs_at(published.step, published.seeds)
                 rows, left_out, _ = self.comparison.rows(pairs)
+            rows += self._transfer(published.step, published.seeds, pairs)
             for problem in left_out:
                 self.say(f"not compared: {problem}")
             self._log(published.step, published.seeds, rows)
         except Exception as error:
             self._record(published.step, error)
+
+    def _transfer(self, step: int, seeds: Sequence[int], pairs: Sequence[PairLabel]) -> list[Row]:
+        """Bring the SAEs of the members up to the checkpoint, then compare them with those of their siblings."""
+        if self.saes is None:
+            return []
+        ended = [p.member.seed for p in self.checkpoint.progress if p.done is not None]
+        ready = seeds if self.saes.variant == "online" else [seed for seed in seeds if seed in ended]
+        if not ready:
+            return []
+        threads = torch.get_num_threads()
+        with torch.random.fork_rng():
+            try:
+                self.saes.train(step, ready, self.checkpoint.interruption)
+                with torch.no_grad():
+                    return self.saes.rows(pairs)
+            finally:
+                torch.set_num_threads(threads)
 
     def _log(self, step: int, seeds: Sequence[int], rows: list[Row]) -> None:
         if self.summary is not None:
@@ -84,9 +115,16 @@ def summarise(rows: Sequence[Row]) -> dict[str, float]:
     """Medians over directed pairs, under `compare/<site>/<metric>/<map or control>`; for live charts only."""
     values: dict[str, list[float]] = defaultdict(list)
     for row in rows:
-        kind = {"control": row.extra.get("control"), "ceiling": "ceiling"}.get(row.role)
-        what = "_".join(str(part) for part in (row.map, kind) if part is not None)
-        values["/".join(part for part in ("compare", row.site or "", row.metric, what) if part)].append(
-            row.value
-        )
+        if row.extra.get("control") != "predict_mean":  # it is the same at every checkpoint
+            values[
+                "/".join(part for part in ("compare", row.site or "", row.metric, _curve(row)) if part)
+            ].append(row.value)
     return {name: median(numbers) for name, numbers in sorted(values.items())}
+
+
+def _curve(row: Row) -> str:
+    """Which line of a chart a row belongs to."""
+    own = "own" if row.study == sae_transfer.STUDY else "ceiling"
+    kind = {"control": row.extra.get("control"), "ceiling": own}.get(row.role)
+    paper = "paper" if row.convention == "paper" else None
+    return "_".join(str(part) for part in (row.map, kind, paper) if part is not None)

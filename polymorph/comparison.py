@@ -115,10 +115,12 @@ class Comparison:
         models = [self.load(*end) for end in ends]
         return ModelActivations(models, self.sites, Dyck(self.task), probe, self.device)
 
-    def stream(self, ends: Sequence[End], sites: Sequence[str], tokens: int, seed: int) -> ModelStream:
+    def stream(
+        self, ends: Sequence[End], sites: Sequence[str], tokens: int, seed: int, first: int = 0
+    ) -> ModelStream:
         """Fresh activations of members at checkpoints, `tokens` a batch."""
         models = [self.load(*end) for end in ends]
-        return ModelStream(models, sites, Dyck(self.task), tokens, seed, self.device)
+        return ModelStream(models, sites, Dyck(self.task), tokens, seed, self.device, first)
 
     def evidence(self, ends: Sequence[End], pairs: Sequence[PairLabel]) -> Evidence:
         """What the studies read of these members and their own earlier checkpoints."""

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from polymorph.cohort import Cohort
+from polymorph.cohort import Cohort, CorruptError, Status, check_writable
 from polymorph.comparison import Comparison
 from polymorph.config import TrainConfig
 from polymorph.errors import RequestError
@@ -16,23 +16,30 @@ from polymorph.saes.attach import attach_sae
 from polymorph.saes.places import Place, chosen_sites, places_of
 from polymorph.saes.run import SAETraining
 from polymorph.saes.stored import sae_name
+from polymorph.saes.trainers import try_options
+from polymorph.training.grouping import is_final
 from polymorph.training.interruption import interruptible
 from polymorph.training.numerics import device_of, prepare_process
 
 
 def check(job: TrainConfig) -> None:
     """Refuse what cannot be right (`RequestError`), before anything is trained."""
+    check_writable(job.cohort.folder)
     cohort = Cohort.open(job.cohort.folder)
     comparison = Comparison.of(cohort, device_of(job.trainer.accelerator))
     places = places_of(cohort, job.sae, comparison.sites)
     if job.sae.attach is None:
-        training = _training(job, comparison, {})
+        training = _training(job, comparison)
         training.check(places)
-        training.check_memory(len(places), _memory())
+        training.check_memory(places, _memory())
+        try_options(job.sae, comparison.model.d_model)
 
 
 def run(job: TrainConfig) -> None:
     """Train and publish whatever is missing."""
+    if _stopped:
+        print(f"SAEs of {job.sae.family}: not started, since this process was asked to stop")
+        return
     comparison = Comparison.of(Cohort.open(job.cohort.folder), device_of(job.trainer.accelerator))
     if job.sae.attach is not None:
         _attach(job, comparison)
@@ -40,19 +47,23 @@ def run(job: TrainConfig) -> None:
     prepare_process(1)  # stacks share the cores, not products
     places = places_of(comparison.cohort, job.sae, comparison.sites, _seeds(job))
     with interruptible() as interruption, _logging(job, comparison.cohort, places) as loggers:
-        training = _training(job, comparison, loggers)
-        training.stopped = lambda: interruption.requested
+        training = _training(job, comparison)
+        training.loggers = loggers
+        training.stopped, training.listen = lambda: interruption.requested, interruption.listen
         training.run(places)
         if interruption.requested:
             _stopped.append(job.cohort.name)
 
 
 def outcome(job: TrainConfig) -> str:
-    """`completed` if all that was asked for is there, else `preempted` or `failed`."""
+    """`completed` if all that was asked for is there, else `preempted`, `not started` or `failed`."""
+    if job.stage == "all" and not all(is_final(status) for status in _statuses(job)):
+        return "not started"  # that of the members says why
     comparison = Comparison.of(Cohort.open(job.cohort.folder), device_of("cpu"))
     if job.sae.attach is not None:
         return "completed"  # or it would have raised
     places = places_of(comparison.cohort, job.sae, comparison.sites, _seeds(job))
+    _training(job, comparison).check(places)
     there = [place for place in places if _is_there(comparison.cohort, job, place)]
     print(f"{len(there)} of {len(places)} SAEs of {job.sae.family} are in {job.cohort.folder}")
     if len(there) == len(places):
@@ -64,7 +75,17 @@ _stopped: list[str] = []  # cohorts whose SAEs this process was asked to leave u
 
 
 def _is_there(cohort: Cohort, job: TrainConfig, place: Place) -> bool:
-    return cohort.member(place.seed).has_sae(place.step, place.site, sae_name(job.sae.family, place.variant))
+    """Whether it is there whole."""
+    try:
+        cohort.member(place.seed).read_sae(place.step, place.site, sae_name(job.sae.family, place.variant))
+    except CorruptError:
+        return False
+    return True
+
+
+def _statuses(job: TrainConfig) -> list[Status | None]:
+    cohort = Cohort.open(job.cohort.folder)
+    return [cohort.member(seed).status() for seed in job.seeds]
 
 
 def _seeds(job: TrainConfig) -> list[int] | None:
@@ -72,7 +93,7 @@ def _seeds(job: TrainConfig) -> list[int] | None:
     return job.seeds if job.stage == "all" else None
 
 
-def _training(job: TrainConfig, comparison: Comparison, loggers: dict[int, Breaker]) -> SAETraining:
+def _training(job: TrainConfig, comparison: Comparison) -> SAETraining:
     config = job.sae
     return SAETraining(
         comparison.cohort,
@@ -81,8 +102,7 @@ def _training(job: TrainConfig, comparison: Comparison, loggers: dict[int, Break
         comparison.model.d_model,
         partial(comparison.stream, tokens=config.batch_size, seed=config.data_seed),
         comparison.device,
-        loggers,
-        job.trainer.progress,
+        progress=job.trainer.progress,
     )
 
 
@@ -101,18 +121,18 @@ def _attach(job: TrainConfig, comparison: Comparison) -> None:
 
 @contextlib.contextmanager
 def _logging(job: TrainConfig, cohort: Cohort, places: Sequence[Place]) -> Iterator[dict[int, Breaker]]:
-    """A run of the group for every member, of the kind `sae`; ended in any case."""
+    """A run of the group for every member with something to train, of the kind `sae`; ended in any case."""
     tracking = Tracking(job.logger, cohort.folder)
     loggers: dict[int, Breaker] = {}
     ok = False
     try:
-        for seed in sorted({place.seed for place in places}):
+        for seed in sorted({place.seed for place in places if not _is_there(cohort, job, place)}):
             shown: dict[str, Any] = {"seed": seed, "sae": {"family": job.sae.family, **job.sae.deciding()}}
             name = f"{cohort.member(seed).name}-{job.sae.family}"
             if (logger := tracking.open(name, "sae", shown)) is not None:
                 loggers[seed] = logger
         yield loggers
-        ok = True
+        ok = all(_is_there(cohort, job, place) for place in places)
     finally:
         for logger in loggers.values():
             logger.finish(0 if ok else 1)

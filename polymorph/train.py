@@ -18,7 +18,11 @@ from polymorph.command import DONE, FAILED, PREEMPTED
 from polymorph.comparison import Comparison
 from polymorph.config import TrainConfig
 from polymorph.errors import RequestError, RunError
+from polymorph.models.dyck_transformer import residual_sites
+from polymorph.online_saes import OnlineSAEs, check_online
 from polymorph.report.tracking import Breaker, Tracking
+from polymorph.saes.places import chosen_sites
+from polymorph.saes.trained import Variant
 from polymorph.training.checkpoint import Checkpoint
 from polymorph.training.grouping import is_final
 from polymorph.training.numerics import device_of
@@ -34,6 +38,7 @@ def check(jobs: Sequence[TrainConfig]) -> None:
     jobs = [job for job in jobs if job.stage != "sae"]
     for job in jobs:
         device_of(job.trainer.accelerator)
+        _check_saes(job)
         _check_cohort(job)
         for seed in job.seeds:
             if (where := (str(job.cohort.folder), seed)) in seen:
@@ -122,6 +127,17 @@ def _ending(seed: int, status: Status | None) -> str:
     )
 
 
+def _check_saes(job: TrainConfig) -> None:
+    """What can be known of SAEs that come during or after the training, before it."""
+    if job.callbacks.cross_seed.sae == "online":
+        try:
+            check_online(job.sae)
+        except ValueError as error:
+            raise RequestError(str(error)) from error
+    if job.stage == "all" or job.callbacks.cross_seed.sae != "none":
+        chosen_sites(job.sae, residual_sites(job.model))
+
+
 def _check_cohort(job: TrainConfig) -> None:
     check_writable(job.cohort.folder)
     try:
@@ -155,7 +171,10 @@ def _callbacks(
         return []
     device = device_of(config.trainer.accelerator)
     comparison = Comparison(cohort, config.task, config.model, config.probe, device)
-    return [CrossSeed(comparison, checkpoint, loggers, summary)]
+    variants: dict[str, Variant] = {"online": "online", "final": "distinct"}
+    variant = variants.get(config.callbacks.cross_seed.sae)
+    saes = None if variant is None else OnlineSAEs(comparison, config.sae, variant)
+    return [CrossSeed(comparison, checkpoint, loggers, summary, saes)]
 
 
 @contextlib.contextmanager

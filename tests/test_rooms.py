@@ -28,6 +28,7 @@ ROOMS = (
     "given",
     "report",
     "comparison",
+    "online_saes",
     "callback",
     "analysis",
     "planted_analysis",

@@ -155,10 +155,13 @@ class Member:
         return [*self._steps.after(step), *self._states.after(step)]
 
     def set_aside_after(self, step: int) -> list[int]:
-        """Take the checkpoints after `step` out of readers' sight, and remove the states; the steps."""
+        """Take the checkpoints after `step` and their SAEs out of readers' sight, and remove the states; the steps."""
         gone = [later for later in self.steps() if later > step]
         for later in gone:
             self._steps.set_aside(later)
+        for place in self.saes():
+            if place[0] > step:
+                self._saes.set_aside(*place)
         for later in self.states():
             if later > step:
                 self._states.remove(later)

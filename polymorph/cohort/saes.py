@@ -51,6 +51,9 @@ class SAEShelf:
                 raise CorruptError(f"{path} was published as {key} {found!r}, not {value!r}")
         return published
 
+    def set_aside(self, step: int, site: str, name: str) -> None:
+        publishing.set_aside(self.path(step, site, name), self.root, publishing.SUPERSEDED)
+
     def _own(self, step: int, site: str, name: str) -> dict[str, Any]:
         return {"kind": "sae", "seed": self.seed, "step": step, "site": site, "name": name}
 

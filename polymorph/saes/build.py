@@ -14,7 +14,8 @@ from polymorph.saes.trained import Variant
 
 def sae_seed(base: int, member: int, site: int, variant: Variant) -> int:
     """The initialisation seed of one SAE: its own by member and site (by its place in the model), or the shared one."""
-    key = [base] if variant in ("shared", "unrelated") else [base, member, site, int(variant == "again")]
+    # Of one length all: NumPy fills a short key up with zeros, and [base] would be [base, 0, 0, 0].
+    key = [base, 0, 0, 2] if variant in ("shared", "unrelated") else [base, member, site, variant == "again"]
     return int(np.random.SeedSequence(key).generate_state(1)[0])
 
 
@@ -29,5 +30,5 @@ def training_sae(config: SAEConfig, d_in: int, seed: int, metadata: dict[str, An
         d_in=d_in, d_sae=config.expansion * d_in, metadata=SAEMetadata(**metadata, sae_seed=seed), **options
     )
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed accelerators as well
         return kind(own)

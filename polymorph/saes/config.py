@@ -12,6 +12,8 @@ SCHEDULERS = ("constant", "cosineannealing", "cosineannealingwarmrestarts")
 TRAINED_VARIANTS = ("distinct", "shared", "again", "unrelated")
 SET_HERE = ("d_in", "d_sae", "device", "metadata", "dtype", "reshape_activations")
 """Options of an architecture that follow from the cohort, or that only one value of makes sense for."""
+BY_TOKEN = ("constant_norm_rescale", "layer_norm")
+"""Normalisations that every token has its own of; the loss that revives dead features does not undo them."""
 
 
 @dataclass
@@ -33,6 +35,8 @@ class SAEOptimizerConfig:
         at_least("sae.optimizer", self, lr_warm_up_steps=0, lr_decay_steps=0, n_restart_cycles=1)
         if self.lr <= 0:
             raise ValueError(f"sae.optimizer.lr={self.lr}: above 0")
+        if self.lr_end is not None and self.lr_end < 0:
+            raise ValueError(f"sae.optimizer.lr_end={self.lr_end}: at least 0, or null")
         for key in ("adam_beta1", "adam_beta2"):
             if not 0 <= getattr(self, key) < 1:
                 raise ValueError(f"sae.optimizer.{key}={getattr(self, key)}: from 0 up to, not including, 1")
@@ -89,6 +93,7 @@ class SAEConfig:
         if self.threads is not None and self.threads < 1:
             raise ValueError(f"sae.threads={self.threads}: at least 1, or null")
         self._check_options()
+        self._check_schedule()
         if not self.variants or len(set(self.variants)) < len(self.variants):
             raise ValueError(f"sae.variants={self.variants}: different ones, at least one")
         for variant in self.variants:
@@ -112,6 +117,25 @@ class SAEConfig:
             raise ValueError(
                 "sae.options.use_sparse_activations: sparse tensors cannot be stacked; leave it off"
             )
+
+        if "topk" in self.architecture and self.options.get("normalize_activations") in BY_TOKEN:
+            raise ValueError(
+                f"sae.options.normalize_activations={self.options['normalize_activations']}: "
+                f"{self.architecture} cannot revive dead features with it"
+            )
+
+    def _check_schedule(self) -> None:
+        own = self.optimizer
+        if own.lr_scheduler_name == "constant":
+            return
+        least = own.n_restart_cycles if own.lr_scheduler_name == "cosineannealingwarmrestarts" else 1
+        if self.steps - own.lr_warm_up_steps - own.lr_decay_steps < least:
+            raise ValueError(
+                f"sae.steps={self.steps}: at least {least} beside sae.optimizer.lr_warm_up_steps="
+                f"{own.lr_warm_up_steps} and sae.optimizer.lr_decay_steps={own.lr_decay_steps}"
+            )
+        if own.lr_decay_steps and own.lr_end == 0:
+            raise ValueError("sae.optimizer.lr_end=0.0: above 0 where sae.optimizer.lr_decay_steps follow")
 
     def deciding(self) -> dict[str, Any]:
         """All that decides the weights of a SAE, apart from its member, its site, its step and its seed."""

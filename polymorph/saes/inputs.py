@@ -40,20 +40,23 @@ class Inputs:
         if place.variant != "unrelated":
             return own
         mean, root = self._law(member, place.site)
-        site = sorted(values).index(place.site)
-        generator = chunk_generator(self.seed, step, place.seed, site)
+        # By the site's name, so that it does not matter which other sites are asked for.
+        generator = chunk_generator(self.seed, step, place.seed, *place.site.encode())
         noise = torch.randn(own.shape, generator=generator, dtype=torch.float64).to(own.device)
         return (mean + noise @ root).to(own.dtype)
 
     def _law(self, member: int, site: str) -> tuple[Tensor, Tensor]:
         """Mean, and a root of the covariance, of a member's activations at a site."""
-        if (member, site) not in self._noise:
-            batches = [self.stream.batch(step)[site][member] for step in range(MOMENT_BATCHES)]
-            x = torch.cat(batches)
-            moments = pair_moments(x, x)
-            values, vectors = torch.linalg.eigh(moments.xx / moments.n)
-            self._noise[member, site] = (
-                moments.mean_x,
-                (vectors * values.clamp(min=0).sqrt()) @ vectors.mT,
-            )
+        if not self._noise:
+            batches = [self.stream.batch(step) for step in range(MOMENT_BATCHES)]
+            for place in self.places:
+                if place.variant == "unrelated":
+                    at = self.members.index((place.seed, place.step))
+                    self._noise[at, place.site] = _law(torch.cat([own[place.site][at] for own in batches]))
         return self._noise[member, site]
+
+
+def _law(x: Float[Tensor, "n d"]) -> tuple[Tensor, Tensor]:
+    moments = pair_moments(x, x)
+    values, vectors = torch.linalg.eigh(moments.xx / moments.n)
+    return moments.mean_x, (vectors * values.clamp(min=0).sqrt()) @ vectors.mT

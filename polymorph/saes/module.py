@@ -37,7 +37,8 @@ class SAEModule(L.LightningModule):
         self.step += 1
         if self.step % self.log_every == 0 or self.step == self.steps:
             with torch.no_grad():
-                spread = (batch - batch.mean(1, keepdim=True)).square().sum(-1).mean(-1)
+                seen = self.saes.scaled(batch)  # as the losses are
+                spread = (seen - seen.mean(1, keepdim=True)).square().sum(-1).mean(-1)
                 measured["explained_variance"] = 1 - measured["mse_loss"] / spread
             self.latest = measured
             self.write(self.step, measured)

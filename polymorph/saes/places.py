@@ -30,6 +30,8 @@ def places_of(
     """Every SAE that the config asks for; `RequestError` names what the cohort does not have."""
     there = {member.seed: member.steps() for member in cohort.members() if member.steps()}
     asked = list(there) if config.members == "all" else _ints("sae.members", config.members)
+    if seeds is not None and config.members != "all" and not set(asked) & set(seeds):
+        raise RequestError(f"sae.members={asked}: none of seed={list(seeds)}, which this request trains")
     asked = [seed for seed in asked if seeds is None or seed in seeds]
     if unknown := [seed for seed in asked if seed not in there]:
         known = ", ".join(map(str, there)) or "none"
@@ -38,23 +40,22 @@ def places_of(
         )
     if not asked:
         raise RequestError(f"cohort.name={cohort.name}: no member has a checkpoint yet; train one first")
-    places = [
+    return [
         Place(seed, step, site, variant)
         for seed in asked
         for step in _steps(config, seed, there[seed])
         for site in chosen_sites(config, sites)
         for variant in config.variants
     ]
-    if not places:
-        raise RequestError("sae: nothing is asked for")
-    return places
 
 
 def chosen_sites(config: SAEConfig, sites: Sequence[str]) -> list[str]:
     """`sae.sites`, in the order of the model."""
     if config.sites == "all":
         return list(sites)
-    asked = [config.sites] if isinstance(config.sites, str) else list(config.sites)
+    asked = list(config.sites) if isinstance(config.sites, list | tuple) else [config.sites]
+    if not asked:
+        raise RequestError(f"sae.sites=[]: all, or a list of {', '.join(sites)}")
     for site in asked:
         if site not in sites:
             raise RequestError(f"sae.sites={site}{nearest(str(site), sites)}: one of {', '.join(sites)}")
@@ -78,4 +79,6 @@ def _ints(key: str, values: Any) -> list[int]:
     many = list(values) if isinstance(values, list | tuple) else [values]
     if not many or any(type(value) is not int or value < 0 for value in many):
         raise RequestError(f"{key}={values!r}: all, last (of a step), or a list of whole numbers from 0 on")
+    if len(set(many)) < len(many):
+        raise RequestError(f"{key}={values!r}: each of them once")
     return many

@@ -1,5 +1,6 @@
 """Train the SAEs of a cohort: every member, site and variant of one checkpoint as one stack."""
 
+import contextlib
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,14 +16,14 @@ from sae_lens import TrainingSAE
 from polymorph.cohort import Cohort, CorruptError
 from polymorph.cohort.differences import side_by_side
 from polymorph.cohort.plain import plain
-from polymorph.errors import RequestError
+from polymorph.errors import RequestError, RunError
 from polymorph.saes.build import sae_seed, training_sae
 from polymorph.saes.config import SAEConfig
 from polymorph.saes.inputs import Inputs, Stream
 from polymorph.saes.loss import STACKABLE
 from polymorph.saes.module import Measured, SAEModule, make_trainer, progress_text
 from polymorph.saes.places import End, Place
-from polymorph.saes.stored import publish, sae_name
+from polymorph.saes.stored import StoredDictionaries, publish, sae_name
 from polymorph.saes.trained import TrainedSAE
 from polymorph.saes.trainers import Trainer, trainer_of, training_bytes
 
@@ -43,39 +44,59 @@ class SAETraining:
     loggers: Mapping[int, Logger] = field(default_factory=dict)
     progress: bool = True
     stopped: Callable[[], bool] = lambda: False
+    listen: Callable[[], None] = lambda: None
+    """Called when Lightning has put its own signal handlers over those that `stopped` waits for."""
     say: Callable[[str], None] = print
 
     def check(self, places: Sequence[Place]) -> None:
         """`RequestError` if one is there that was trained with other options."""
         for place in places:
-            self._is_there(place)
+            ours = self._facts(place)
+            with contextlib.suppress(CorruptError):
+                self._is_published(place, ours)
 
     def run(self, places: Sequence[Place]) -> int:
         """Train those that are not there yet, a stack for every step; how many were published."""
+        for seed in sorted({place.seed for place in places}):
+            self.cohort.member(seed).sweep()
         missing = [place for place in places if not self._is_there(place)]
         if len(missing) < len(places):
             self.say(f"{len(places) - len(missing)} of {len(places)} SAEs of {self.config.family} are there")
-        if self.config.at == "last":  # at whatever step that is for each member
-            return self._train(missing) if missing else 0
         published = 0
-        for step in sorted({place.step for place in missing}):
+        for stack in self._stacks(missing):
             if not self.stopped():
-                published += self._train([place for place in missing if place.step == step])
+                published += self._train(stack)
         return published
 
+    def _stacks(self, places: Sequence[Place]) -> list[list[Place]]:
+        """What is trained at once."""
+        if self.config.at == "last":  # at whatever step that is for each member
+            return [list(places)] if places else []
+        steps = sorted({place.step for place in places})
+        return [[place for place in places if place.step == step] for step in steps]
+
     def _is_there(self, place: Place) -> bool:
-        """Whether it is published; `RequestError` if it was trained with other options."""
-        member = self.cohort.member(place.seed)
-        name = sae_name(self.config.family, place.variant)
-        if not member.has_sae(place.step, place.site, name):
-            return False
+        """Whether it is published whole; `RequestError` if it was trained with other options."""
+        ours = self._facts(place)  # first, since a checkpoint that is damaged is no reason to train on it
         try:
-            there = member.read_sae(place.step, place.site, name).manifest.facts.get("training")
+            return self._is_published(place, ours)
         except CorruptError as error:
             self.say(f"trained again: {error}")
             return False
-        ours = plain(self._facts(place)["training"])
-        if there != ours:
+
+    def _holds(self, place: Place) -> bool:
+        """Whether there is something in its place, whole or not."""
+        name = sae_name(self.config.family, place.variant)
+        return self.cohort.member(place.seed).has_sae(place.step, place.site, name)
+
+    def _is_published(self, place: Place, ours: Mapping[str, Any]) -> bool:
+        """`RequestError` for one that was trained with other options, `CorruptError` for a damaged one."""
+        if not self._holds(place):
+            return False
+        member, name = self.cohort.member(place.seed), sae_name(self.config.family, place.variant)
+        facts = member.read_sae(place.step, place.site, name).manifest.facts
+        there = {key: facts.get(key) for key in ours}
+        if there != plain(ours):
             raise RequestError(
                 f"sae.family={self.config.family}: {member.sae_path(place.step, place.site, name)} was trained "
                 f"with other options: {side_by_side(there, ours)}; give another sae.family"
@@ -94,7 +115,7 @@ class SAETraining:
         trainer.prepare(inputs.batch(self.config.steps + i) for i in range(2**31))
         log = Log(places, self.config.family, self.loggers)
         module = SAEModule(trainer, inputs.batch, self.config.steps, self.config.log_every, log)
-        fit(module, self.device, [_Stop(self.stopped), *([_Bar()] if self.progress else [])])
+        fit(module, self.device, [_Stop(self.stopped, self.listen), *([_Bar()] if self.progress else [])])
         if module.step < self.config.steps:
             self.say(f"stopped after {module.step} of {self.config.steps} steps; nothing of it is kept")
             return 0
@@ -107,7 +128,18 @@ class SAETraining:
     def _sae(self, place: Place) -> TrainingSAE[Any]:
         seed = sae_seed(self.config.seed, place.seed, self.sites.index(place.site), place.variant)
         about = {"hook_name": place.site, "model_name": f"{self.cohort.name}/seed-{place.seed:04d}"}
-        return training_sae(self.config, self.d, seed, {**about, "polymorph_step": place.step})
+        sae = training_sae(self.config, self.d, seed, {**about, "polymorph_step": place.step})
+        if place.variant == "online" and (before := self._before(place)) is not None:
+            sae.load_state_dict(before.sae.state_dict())
+        return sae
+
+    def _before(self, place: Place) -> TrainedSAE | None:
+        """The same SAE at the member's previous checkpoint that has one."""
+        there = StoredDictionaries(self.cohort)
+        family, variant = self.config.family, place.variant
+        steps = there.steps(place.seed, place.site, family, variant)
+        earlier = [step for step in steps if step < place.step]
+        return there.read(place.seed, earlier[-1], place.site, family, variant) if earlier else None
 
     def _announce(self, places: Sequence[Place]) -> None:
         how = "as one stack" if self.config.architecture in STACKABLE else "one after another in each step"
@@ -116,14 +148,21 @@ class SAETraining:
         self.say(f"training {count} of {self.config.family} at step {steps}, {how}")
 
     def _publish(self, places: Sequence[Place], trainer: Trainer) -> int:
+        published = 0
         for place, sae in zip(places, trainer.finish(), strict=True):
             seed = int(sae.cfg.metadata.sae_seed)
             trained = TrainedSAE(sae, self.config.family, place.variant, seed, facts=self._facts(place))
-            publish(self.cohort.member(place.seed), place.step, place.site, trained)
-        return len(places)
+            try:
+                publish(self.cohort.member(place.seed), place.step, place.site, trained)
+                published += 1
+            except RunError as error:  # such as weights that are not finite; the others are none the worse
+                self.say(f"seed {place.seed} at {place.site}: not kept: {error}")
+        return published
 
-    def check_memory(self, saes: int, limit_bytes: int) -> None:
-        """`RequestError` if training so many SAEs at once takes more than that."""
+    def check_memory(self, places: Sequence[Place], limit_bytes: int) -> None:
+        """`RequestError` if training those that are not there takes more than that."""
+        stacks = self._stacks([place for place in places if not self._holds(place)])
+        saes = max(map(len, stacks), default=0)
         needed = training_bytes(saes, self.d, self.config, self.device)
         if needed > limit_bytes:
             raise RequestError(
@@ -170,6 +209,10 @@ def fit(module: SAEModule, device: torch.device, callbacks: list[L.Callback]) ->
 @dataclass
 class _Stop(L.Callback):
     stopped: Callable[[], bool]
+    listen: Callable[[], None]
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.listen()
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
         trainer.should_stop = trainer.should_stop or self.stopped()

@@ -6,6 +6,7 @@ A trainer takes activations [saes n d] a step and gives every loss component by 
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import islice
 from typing import Any, Protocol
 
@@ -18,6 +19,8 @@ from sae_lens.training.optim import CoefficientScheduler, get_lr_scheduler
 from sae_lens.training.sae_trainer import SAETrainer
 from torch import Tensor
 
+from polymorph.errors import RequestError
+from polymorph.saes.build import training_sae
 from polymorph.saes.config import SAEConfig
 from polymorph.saes.loss import STACKABLE, TrainingLoss
 from polymorph.training.clipping import clip_members
@@ -27,6 +30,9 @@ from polymorph.training.stack import Stack
 CACHED = 2**19
 """Numbers of features × tokens that are worked on at once on a CPU: a few arrays of them stay in its caches."""
 LEAST_TOKENS = 256
+TRIED_TOKENS = 16
+ESTIMATED = ("expected_average_only_in", "covariance_whitening")
+"""Normalisations of activations that are estimated before training, from batches that are kept until then."""
 
 
 class Trainer(Protocol):
@@ -40,6 +46,10 @@ class Trainer(Protocol):
         """One update of every SAE; the losses before it, `l0`, and `live_fraction` by SAELens' account."""
         ...
 
+    def scaled(self, x: Float[Tensor, "saes n d"]) -> Float[Tensor, "saes n d"]:
+        """What the SAEs see of these activations, and what their losses are of."""
+        ...
+
     def finish(self) -> list[TrainingSAE[Any]]:
         """The SAEs on the CPU, with the normalisation folded in and the end of the training in their metadata."""
         ...
@@ -51,6 +61,23 @@ def trainer_of(saes: Sequence[TrainingSAE[Any]], config: SAEConfig, device: torc
         return LoopedTrainer(saes, config, device)
     workers = default_threads() if config.threads is None else config.threads
     return StackedTrainer(saes, config, device, workers if device.type == "cpu" else 1)
+
+
+def try_options(config: SAEConfig, d_in: int) -> None:
+    """`RequestError` if an SAE with these options cannot be made, or cannot take a step."""
+    generator = torch.Generator().manual_seed(0)
+    try:
+        trainer = trainer_of(
+            [training_sae(config, d_in, 0, {})], replace(config, threads=1), torch.device("cpu")
+        )
+        trainer.step(torch.randn(1, TRIED_TOKENS, d_in, generator=generator))
+    # SAELens checks few of them, and what the others raise is anybody's guess.
+    except Exception as error:
+        options = ", ".join(f"{key}={value}" for key, value in config.options.items())
+        raise RequestError(
+            f"sae.options: {config.architecture} of {config.expansion * d_in} features cannot be trained with "
+            f"{options}: {type(error).__name__}: {error}"
+        ) from error
 
 
 class LoopedTrainer:
@@ -67,6 +94,9 @@ class LoopedTrainer:
     def step(self, x: Tensor) -> dict[str, Tensor]:
         measured = [self._step(trainer, own) for trainer, own in zip(self.trainers, x, strict=True)]
         return {name: torch.stack([own[name] for own in measured]) for name in measured[0]}
+
+    def scaled(self, x: Tensor) -> Tensor:
+        return _scaled([trainer.activation_scaler for trainer in self.trainers], x)
 
     def _step(self, trainer: SAETrainer[Any, Any], x: Tensor) -> dict[str, Tensor]:
         trainer.maybe_reset_sparsity()
@@ -145,7 +175,7 @@ class StackedTrainer:
             self.fired.zero_()
             self.seen = 0
         sizes = [stack.size for stack in self.stacks]
-        parts = self._scaled(x).split(sizes), self.dead.split(sizes)
+        parts = self.scaled(x).split(sizes), self.dead.split(sizes)
         found = list(self.pool.map(self._gradients, self.stacks, *parts))
         self._update()
         counts = torch.cat([count for _, count in found])
@@ -154,10 +184,8 @@ class StackedTrainer:
         l0 = counts.sum(-1) / x.shape[1]
         return {**together, "l0": l0, "live_fraction": 1 - self.dead.float().mean(-1)}
 
-    def _scaled(self, x: Tensor) -> Tensor:
-        if all(scaler.scaling_factor is None and scaler.whitening is None for scaler in self.scalers):
-            return x
-        return torch.stack([scaler(own) for scaler, own in zip(self.scalers, x, strict=True)])
+    def scaled(self, x: Tensor) -> Tensor:
+        return _scaled(self.scalers, x)
 
     def _gradients(self, stack: Stack, x: Tensor, dead: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Gradients of a stack, added up over parts of the batch and clipped; mean losses, how often features fired."""
@@ -208,7 +236,10 @@ def training_bytes(saes: int, d_in: int, config: SAEConfig, device: torch.device
     d_sae = config.expansion * d_in
     at_once, tokens = _sizes(saes, d_sae, config.batch_size, device)
     weights = 4 * saes * 2 * d_in * d_sae
-    batch = 3 * saes * config.batch_size * d_in
+    kept = (
+        config.n_batches_for_norm_estimate if config.options.get("normalize_activations") in ESTIMATED else 0
+    )
+    batch = max(3, kept) * saes * config.batch_size * d_in
     return 4 * (weights + batch + 8 * at_once * tokens * d_sae)
 
 
@@ -230,7 +261,7 @@ def _estimate(
 ) -> None:
     """SAELens' own estimates, from the same batches for all."""
     wanted = config.options.get("normalize_activations")
-    if wanted not in ("expected_average_only_in", "covariance_whitening"):
+    if wanted not in ESTIMATED:
         return
     n = config.n_batches_for_norm_estimate
     kept = list(islice(batches, n))
@@ -242,6 +273,12 @@ def _estimate(
             else scaler.estimate_whitening
         )
         estimate(d_in=kept[0].shape[-1], data_provider=own, n_batches_for_norm_estimate=n)
+
+
+def _scaled(scalers: Sequence[ActivationScaler], x: Float[Tensor, "saes n d"]) -> Float[Tensor, "saes n d"]:
+    if all(scaler.scaling_factor is None and scaler.whitening is None for scaler in scalers):
+        return x
+    return torch.stack([scaler(own) for scaler, own in zip(scalers, x, strict=True)])
 
 
 def _fold(sae: TrainingSAE[Any], scaler: ActivationScaler) -> None:

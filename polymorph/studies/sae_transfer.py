@@ -12,7 +12,7 @@ in place of the site, a reconstruction also has to carry what the target compute
 and the SAEs fixed.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
@@ -54,6 +54,8 @@ DOCUMENTS = 128
 DRAWS = 3
 """Random signs of `covariance_only`: its scores are the mean over these maps."""
 CONTROLLED = ("orthogonal", "affine")  # fitted to permuted tokens: one rigid map and the freest one
+LIVE = ("identity", "orthogonal")
+"""Maps that are followed at every checkpoint."""
 EV: Metric = ("explained_variance", "centred")
 
 
@@ -83,9 +85,21 @@ def sae_transfer_rows(evidence: Evidence) -> Iterator[Row]:
     source = some_documents(evidence.source, DOCUMENTS)
     for site in evidence.sites:
         moments = evidence.at(site)
-        saes = _saes(evidence, site, moments.fit)
+        saes = _saes(evidence, site, moments.fit, VARIANTS)
         if saes:
             yield from _Site(evidence, site, moments, source, saes).rows()
+
+
+def live_rows(evidence: Evidence, variant: Variant) -> Iterator[Row]:
+    """Of the same rows those that a checkpoint is worth: explained variance own, naive, mapped by the orthogonal map
+    and by one that matches the covariances alone, and what the pairing gains."""
+    source = some_documents(evidence.source, DOCUMENTS)
+    for site in evidence.sites:
+        moments = evidence.at(site)
+        if saes := _saes(evidence, site, moments.fit, (variant,)):
+            about = _Site(evidence, site, moments, source, saes, live=True)
+            yield from (row for row in about.scored() if row.metric == EV[0])
+            yield from about.gains()
 
 
 @dataclass(frozen=True)
@@ -113,9 +127,12 @@ class _Way:
     """The maps of all pairs at a site, one way round."""
 
     moments: SiteMoments
+    live: bool = False
 
     @cached_property
     def ladder(self) -> dict[str, Map]:
+        if self.live:
+            return {name: FITS[name](self.fit) for name in LIVE}
         return fit_ladder(filled(self.moments.fit))
 
     @cached_property
@@ -137,8 +154,16 @@ class _Site:
     moments: SiteMoments
     source: ActivationSource
     saes: Mapping[tuple[int, str], TrainedSAE]
+    live: bool = False
+    """Whether a few maps are enough."""
 
     def rows(self) -> Iterator[Row]:
+        yield from self.scored()
+        yield from self.gains()
+        yield from self.splices()
+
+    def scored(self) -> Iterator[Row]:
+        """Everything that one pass over the activations tells."""
         for (place, family), scores in self.scores.items():
             use = self.uses[place]
             if use.map is None and use.source not in self.evidence.new_members():
@@ -147,15 +172,13 @@ class _Site:
             if use.control is None:  # so that no high number in the paper's convention is read as success
                 baseline = replace(use, control="predict_mean")
                 yield from self.emit(baseline, family, scores[0].of_the_mean(), scores[0].tokens)
-        yield from self.gains()
-        yield from self.splices()
 
     @cached_property
     def uses(self) -> list[Use]:
         """Members on themselves, then every pair in both directions through every map and control."""
         members = sorted({place for pair in self.evidence.index for place in pair})
         uses = [Use(member, member) for member in members]
-        forth, back = _Way(self.moments), _Way(self.moments.swap())
+        forth, back = _Way(self.moments, self.live), _Way(self.moments.swap(), self.live)
         for pair, (first, second) in enumerate(self.evidence.index):
             ends = [self.evidence.ends[place] for place in (first, second)]
             uses += _routed(Use(first, second), back, forth, pair, ends)
@@ -253,33 +276,40 @@ def _routed(use: Use, there: _Way, back: _Way, pair: int, ends: list[End]) -> It
     """
     for name, fitted in there.ladder.items():
         yield replace(use, map=name, routes=(Route.of(fitted[pair], back.ladder[name][pair]),))
-    for name, fitted in there.permuted.items():
+    for name, fitted in () if there.live else there.permuted.items():
         routes = (Route.of(fitted[pair], back.permuted[name][pair]),)
         yield replace(use, map=name, routes=routes, control="tokens_permuted")
     moments = there.fit[pair]
     generators = [chunk_generator(draw, *ends[0], *ends[1]) for draw in range(DRAWS + 1)]
     signs = [covariance_only(moments, generator) for generator in generators[:DRAWS]]
     noise = [orthogonal(gaussian_cross(moments, generators[DRAWS]))]
-    for control, drawn in (("covariance_only", signs), ("matched_gaussian", noise)):
+    unpaired = (
+        {"covariance_only": signs} if there.live else {"covariance_only": signs, "matched_gaussian": noise}
+    )
+    for control, drawn in unpaired.items():
         isometries = tuple(Route(there=one, back=one.inv) for one in drawn)
         yield replace(use, map="orthogonal", routes=isometries, control=control)
 
 
-def _saes(evidence: Evidence, site: str, fit: PairMoments) -> dict[tuple[int, str], TrainedSAE]:
+def _saes(
+    evidence: Evidence, site: str, fit: PairMoments, variants: Sequence[Variant]
+) -> dict[tuple[int, str], TrainedSAE]:
     """The SAEs of the members at a site, by place and family, where the activations are."""
     found = {}
     for family in evidence.dictionaries.families():
         for place in sorted({place for pair in evidence.index for place in pair}):
-            trained = first_variant(evidence.dictionaries, evidence.ends[place], site, family)
+            trained = first_variant(evidence.dictionaries, evidence.ends[place], site, family, variants)
             if trained is not None:
                 check_width(trained, evidence.ends[place], site, fit.xx.shape[-1])
                 found[place, family] = replace(trained, sae=placed(trained.sae, fit.xx.device))
     return found
 
 
-def first_variant(dictionaries: Dictionaries, end: End, site: str, family: str) -> TrainedSAE | None:
-    """The SAE of a member at its step: the first of `VARIANTS` that there is."""
-    each = (dictionaries.read(*end, site, family, variant) for variant in VARIANTS)
+def first_variant(
+    dictionaries: Dictionaries, end: End, site: str, family: str, variants: Sequence[Variant]
+) -> TrainedSAE | None:
+    """The SAE of a member at its step: the first of the variants that there is."""
+    each = (dictionaries.read(*end, site, family, variant) for variant in variants)
     return next((trained for trained in each if trained is not None), None)
 
 

@@ -1,0 +1,127 @@
+"""SAEs alongside training: kept trained from checkpoint to checkpoint, and their transfer between members.
+
+A member's SAEs at a checkpoint go on from those of its previous one, on fresh activations of the new weights. They
+are published like any others, as the variant `online`, so that a run that was interrupted goes on from the last of
+them, and so that members in processes of their own meet in the cohort's folder.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+from polymorph.cohort import CorruptError, digest
+from polymorph.comparison import VERSION, Comparison
+from polymorph.saes.config import SAEConfig
+from polymorph.saes.loss import STACKABLE
+from polymorph.saes.places import Place, chosen_sites
+from polymorph.saes.run import SAETraining
+from polymorph.saes.stored import StoredDictionaries, sae_name
+from polymorph.saes.trained import Variant
+from polymorph.studies.evidence import Evidence
+from polymorph.studies.pairs import PairLabel
+from polymorph.studies.rows import Row
+from polymorph.studies.sae_transfer import live_rows
+from polymorph.training.interruption import Interruption
+
+
+def check_online(config: SAEConfig) -> None:
+    """`ValueError` for an architecture whose kept form cannot be trained on."""
+    if config.architecture not in STACKABLE:
+        raise ValueError(
+            f"callbacks.cross_seed.sae=online: sae.architecture={config.architecture} is kept in a form that "
+            f"training cannot go on from; one of {', '.join(STACKABLE)}"
+        )
+
+
+@dataclass
+class OnlineSAEs:
+    """The SAEs of one family that accompany the training of a cohort.
+
+    `variant` is `online`, trained for `config.online_steps` at every checkpoint, or `distinct`, trained once for
+    `config.steps` where a member ends.
+    """
+
+    comparison: Comparison
+    config: SAEConfig
+    variant: Variant = "online"
+
+    def __post_init__(self) -> None:
+        if self.variant == "online":
+            self.config = replace(self.config, steps=self.config.online_steps)
+
+    def train(self, step: int, seeds: Iterable[int], interruption: Interruption | None = None) -> None:
+        """Train and publish the SAEs of these members at a checkpoint, if they are not there yet."""
+        sites = chosen_sites(self.config, self.comparison.sites)
+        self._training(step, interruption or Interruption()).run(
+            [Place(seed, step, site, self.variant) for seed in seeds for site in sites]
+        )
+
+    def _training(self, step: int, interruption: Interruption) -> SAETraining:
+        comparison, config = self.comparison, self.config
+        # No two checkpoints see the same documents.
+        first = step * config.steps if self.variant == "online" else 0
+        return SAETraining(
+            comparison.cohort,
+            config,
+            comparison.sites,
+            comparison.model.d_model,
+            partial(comparison.stream, tokens=config.batch_size, seed=config.data_seed, first=first),
+            comparison.device,
+            progress=False,
+            stopped=lambda: interruption.requested,
+            listen=interruption.listen,
+            say=lambda said: None,
+        )
+
+    def rows(self, pairs: Sequence[PairLabel]) -> list[Row]:
+        """The transfer between members at one step, for pairs that both have SAEs there; computed once a pair."""
+        rows: list[Row] = []
+        for pair in pairs:
+            if pair.role == "ceiling" or (key := self._key(pair)) is None:
+                continue
+            label = f"seed-{pair.source:04d}--seed-{pair.target:04d}"
+            store = self.comparison.cohort.pairs
+            try:
+                there = store.read(key, label)
+            except CorruptError:
+                store.discard(key, label)
+                there = None
+            if there is not None:
+                rows += [Row.from_dict(row) for row in there]
+                continue
+            own = list(live_rows(self._evidence(pair), self.variant))
+            facts = {
+                "version": VERSION,
+                "study": "sae_transfer",
+                "steps": [pair.source_step, pair.target_step],
+            }
+            store.publish(key, label, [row.to_dict() for row in own], facts)
+            rows += own
+        return rows
+
+    def _evidence(self, pair: PairLabel) -> Evidence:
+        evidence = self.comparison.evidence(pair.ends, [pair])
+        only = _OneFamily(self.comparison.cohort, self.config.family)
+        return replace(evidence, histories=(), dictionaries=only)
+
+    def _key(self, pair: PairLabel) -> str | None:
+        """Of both checkpoints, the probe, and every SAE; None if one of them is missing."""
+        digests = []
+        for seed, step in pair.ends:
+            member = self.comparison.cohort.member(seed)
+            for site in chosen_sites(self.config, self.comparison.sites):
+                name = sae_name(self.config.family, self.variant)
+                if not member.has_sae(step, site, name):
+                    return None
+                digests.append(member.read_sae(step, site, name).manifest.digest)
+        return digest({"pair": self.comparison.key(pair), "saes": digests, "study": "sae_transfer live"})
+
+
+@dataclass(frozen=True)
+class _OneFamily(StoredDictionaries):
+    """The SAEs of a cohort, as if there were no other family."""
+
+    family: str = ""
+
+    def families(self) -> list[str]:
+        return [self.family]
