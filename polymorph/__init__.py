@@ -18,6 +18,7 @@ from polymorph.cohort import Cohort
 from polymorph.errors import RequestError, RunError
 from polymorph.given import compare
 from polymorph.moments import MomentAccumulator, PairMoments, explained_variance, pair_moments
+from polymorph.saes.port import port_sae
 
 __all__ = [
     "FITS",
@@ -31,5 +32,6 @@ __all__ = [
     "explained_variance",
     "fit_rotation",
     "pair_moments",
+    "port_sae",
     "r2_from_moments",
 ]

@@ -12,11 +12,13 @@ from polymorph.callback import summarise
 from polymorph.checks import nearest
 from polymorph.code_version import code_version
 from polymorph.cohort import Results, check_writable
-from polymorph.command import DONE, FAILED
+from polymorph.command import DONE, FAILED, WRONG
+from polymorph.comparison import Comparison
 from polymorph.config import AnalyzeConfig, seeds_of
 from polymorph.errors import RequestError, RunError
 from polymorph.planted import Planted
 from polymorph.planted_analysis import PlantedAnalysis
+from polymorph.porting import PortRequest, port
 from polymorph.report.bundle import PAGE
 from polymorph.report.tracking import Tracking
 from polymorph.studies.registry import STUDIES
@@ -63,11 +65,15 @@ def _planted(config: AnalyzeConfig, provenance: Mapping[str, str]) -> PlantedAna
 
 def check(jobs: Sequence[AnalyzeConfig]) -> None:
     for job in jobs:
+        if job.port is not None:
+            PortRequest.of(job.port)
         check_writable(Results(prepare(job).folder, job.name).folder, "root")
 
 
 def run(config: AnalyzeConfig) -> int:
     """Bring the results up to date; says what was done and where they are."""
+    if config.port is not None:
+        return _port(config)
     analysis = prepare(config)
     prepare_process(algebra_threads(analysis.d) if config.threads is None else config.threads)
     results = Results(analysis.folder, config.name)
@@ -91,6 +97,27 @@ def run(config: AnalyzeConfig) -> int:
             print(claim.statement)
     _log(config, analysis, rows)
     print(f"report: {page}")
+    return DONE
+
+
+def _port(config: AnalyzeConfig) -> int:
+    """Port one SAE, and say what it is worth there."""
+    request = PortRequest.of(config.port)
+    comparison = Comparison.of(find_cohort(config.cohort, config.root), device_of(config.accelerator))
+    prepare_process(algebra_threads(comparison.model.d_model) if config.threads is None else config.threads)
+    try:
+        ported = port(comparison, request)
+    except RequestError as error:
+        print(f"analyze: {error}", file=sys.stderr)
+        return WRONG
+    except RunError as error:
+        print(f"analyze: {error}", file=sys.stderr)
+        return FAILED
+    print(
+        f"explained variance: {ported.own:.3f} on its own member, {ported.naive:.3f} on seed {request.target} as it "
+        f"is, {ported.mapped:.3f} ported with the {request.map} map"
+    )
+    print(f"ported: {ported.folder}")
     return DONE
 
 

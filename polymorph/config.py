@@ -165,6 +165,9 @@ class AnalyzeConfig:
     """For the moments of all pairs at the last step; what needs more is refused with its size."""
     planted: PlantedConfig = field(default_factory=PlantedConfig)
     """How `cohort=planted:<kind>` is made."""
+    port: Any = None
+    """Instead of an analysis: an SAE that is made to work on another member, as
+    `port={source:0,target:1,site:blocks.0.hook_resid_post,sae:standard_x8,map:orthogonal}`."""
     name: str = "default"
     """The folder of the results below `analysis/`."""
     accelerator: str = "auto"

@@ -30,6 +30,7 @@ ROOMS = (
     "comparison",
     "online_saes",
     "callback",
+    "porting",
     "analysis",
     "planted_analysis",
     "config",

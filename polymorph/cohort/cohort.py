@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from polymorph.cohort import durable, files, looking
+from polymorph.cohort import durable, files, looking, publishing
 from polymorph.cohort.differences import side_by_side
 from polymorph.cohort.errors import CorruptError, reading, writing
 from polymorph.cohort.member import Member
-from polymorph.cohort.names import check_name, seed_of
+from polymorph.cohort.names import check_name, seed_name, seed_of
 from polymorph.cohort.pairs import Pairs
 from polymorph.cohort.plain import LARGEST, digest, plain
 from polymorph.cohort.sealed import seal, unseal
@@ -73,6 +73,21 @@ class Cohort:
         with reading(folder):
             seeds = [seed_of(name) for name in files.names(folder)]
         return [self.member(seed) for seed in sorted(seed for seed in seeds if seed is not None)]
+
+    def publish_ported(
+        self,
+        source: int,
+        target: int,
+        site: str,
+        name: str,
+        contents: Mapping[str, bytes],
+        facts: Mapping[str, Any],
+    ) -> Path:
+        """Publish a SAE of one member that was made to work on another, as its SAEs are published; its folder."""
+        folder = self.folder / "ported" / f"{seed_name(source)}--{seed_name(target)}"
+        path = folder / check_name(site, "site") / check_name(name, "name")
+        publishing.publish_again(path, contents, facts, self.folder)
+        return path
 
     def sweep(self) -> list[str]:
         """Remove what dead processes left half done anywhere in the cohort; the names removed."""
