@@ -1,20 +1,80 @@
 """What the numbers of a page can and cannot bear, in plain words."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import polars as pl
 
 from polymorph.claims.site import GAP
 from polymorph.report.counting import Pairs, participation
+from polymorph.report.dictionaries import median, places_of, used
 from polymorph.report.look import CONTROL_COLOURS, control_name
-from polymorph.report.reading import at_site, dimension, measured, scores
-from polymorph.report.wording import counted, listed
+from polymorph.report.reading import at_site, completed, dimension, measured, schema_of, scores
+from polymorph.report.wording import counted, listed, number
+from polymorph.studies.dictionary_match import DECODER
 from polymorph.studies.rows import sites_in_order
 
+ALIKE = 0.1
+"""Of explained variance, or of a share of features: a control that comes as near explains most of it."""
 
-def cautions(last: pl.DataFrame) -> list[str]:
-    """Paragraphs about the ladder rows of the last steps: what always holds, and what is lacking here."""
-    return [*_always(last), *_lacking(last)]
+
+def cautions(last: pl.DataFrame, tables: Mapping[str, pl.DataFrame] | None = None) -> list[str]:
+    """Paragraphs about the ladder rows of the last steps: what always holds, and what is lacking here.
+
+    `tables` are those of the other studies, by name; of those about SAEs, what their controls explain too.
+    """
+    own = {name: completed(rows, schema_of(name)) for name, rows in (tables or {}).items()}
+    return [*_always(last), *_lacking(last), *_unpaired(own), *_initialised(own)]
+
+
+def _unpaired(tables: Mapping[str, pl.DataFrame]) -> Iterator[str]:
+    """Where a map that matches covariances makes an SAE explain nearly as much as R does."""
+    rows = tables.get("sae_transfer")
+    if rows is None:
+        return
+    about = ("explained_variance", "centred")
+    paired = used(rows, *about, map="orthogonal")
+    unpaired = used(rows, *about, role="control", map="orthogonal", control="covariance_only")
+    told = []
+    for place in places_of(rows):
+        mapped, alone = (median(place.of(some)) for some in (paired, unpaired))
+        if mapped is not None and alone is not None and _explains(alone, mapped):
+            told.append(f"{place}: {number(mapped, 2)} through R, {number(alone, 2)} with covariance only")
+    if told:
+        yield (
+            "Here most of the SAE's transfer needs no pairing, because a map that only matches covariances gives "
+            f"nearly the same explained variance (medians over pairs): {'; '.join(told)}."
+        )
+
+
+def _initialised(tables: Mapping[str, pl.DataFrame]) -> Iterator[str]:
+    """Where SAEs that share an initialisation match as much on unrelated data."""
+    rows = tables.get("dictionary_match")
+    if rows is None:
+        return
+    told = []
+    for place in places_of(rows):
+        chance = used(place.of(rows), "match_share", DECODER, role="null")["high"].max()
+        for name, how in (("identity", "as they are"), ("orthogonal", "through R")):
+            shares = used(place.of(rows), "match_share", DECODER, map=name)
+            controls = used(place.of(rows), "match_share", DECODER, role="control", map=name)
+            shared, unrelated = (
+                median(some.filter(arrangement=arrangement))
+                for some, arrangement in ((shares, "shared"), (controls, "unrelated"))
+            )
+            if shared is None or unrelated is None or (chance is not None and shared <= chance):  # type: ignore[operator]
+                continue
+            if _explains(unrelated, shared):
+                told.append(f"{place} {how}: {number(shared, 2)}, unrelated {number(unrelated, 2)}")
+    if told:
+        yield (
+            "Features that match between SAEs with one initialisation seed are an artefact of it where SAEs of "
+            f"unrelated data match alike, median share with a cosine above 0.5: {'; '.join(told)}."
+        )
+
+
+def _explains(control: float, value: float) -> bool:
+    """Whether a control comes within `ALIKE` of a value, and has most of it."""
+    return value - control <= ALIKE and control > value / 2 > ALIKE / 2
 
 
 def _always(last: pl.DataFrame) -> Iterator[str]:

@@ -18,9 +18,14 @@ from polymorph.report.reading import at_last_steps, ladder_of
 from polymorph.report.summary import Summary, summarise
 from polymorph.report.verdicts import how_decided, verdicts_of
 from polymorph.report.write import data_uri, saved
+from polymorph.studies.registry import STUDIES
 
 EXPECTED_PROVENANCE = ("command", "code version", "config", "package versions", "table files")
 """What every page tells of how it was made; what was not given is shown as not recorded."""
+
+STUDY = "study "
+"""What the name of a study that is left out starts with."""
+NO_SAES = "they need SAEs at these checkpoints, and there are none; python train.py stage=sae trains them"
 
 
 def render_page(
@@ -35,6 +40,7 @@ def render_page(
         .get_template("page.html")
         .render(
             report=report,
+            left_out=left_out(report.left_out),
             lead=_lead(report, last, summary),
             facts=_about(report),
             verdicts=verdicts_of(report.claims),
@@ -43,11 +49,24 @@ def render_page(
             distributions=in_reading_order([name for member in report.members for name in member.accuracies]),
             summary=summary,
             behind=f"At {steps_behind(last)}. {data_behind(last)} {R2_DEFINITION}" if summary.sites else "",
-            cautions=cautions(last) if summary.sites else [],
+            cautions=cautions(last, report.tables) if summary.sites else [],
             figures=[(plate, _source(plate, files or {})) for plate in plates],
             provenance=_provenance(report.provenance),
         )
     )
+
+
+def left_out(entries: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Who is missing, and why; studies of SAEs, where a cohort has none, in one line."""
+    needing = {
+        (f"{STUDY}{name}", f"it needs {study.needs}")
+        for name, study in STUDIES.items()
+        if "sae" in study.columns
+    }
+    if not needing <= set(entries):
+        return list(entries)
+    names = wording.listed(sorted(who.removeprefix(STUDY) for who, _ in needing))
+    return [*(entry for entry in entries if entry not in needing), (f"studies of SAEs ({names})", NO_SAES)]
 
 
 def _environment() -> Environment:
@@ -70,12 +89,13 @@ def _printable(value: Any) -> Any:
 
 def _lead(report: ReportData, last: pl.DataFrame, summary: Summary) -> str:
     members = wording.counted(len(report.members), "member")
-    left_out = f", {len(report.left_out)} left out" if report.left_out else ""
+    others = [who for who, _ in report.left_out if not who.startswith(STUDY)]
+    without = f", {len(others)} left out" if others else ""
     if not summary.sites:
-        return f"{members}{left_out}. No pair of members was compared."
+        return f"{members}{without}. No pair of members was compared."
     pairs = Pairs.of(last)
     return (
-        f"{members}{left_out}; {wording.counted(len(pairs.seeds), 'seed')} compared in "
+        f"{members}{without}; {wording.counted(len(pairs.seeds), 'seed')} compared in "
         f"{wording.counted(pairs.unordered, 'unordered pair')} ({pairs.directed} directed) at "
         f"{wording.counted(len(summary.sites), 'site')}, {steps_behind(last)}."
     )

@@ -17,6 +17,8 @@ from polymorph.config import AnalyzeConfig
 from polymorph.studies.registry import STUDIES
 
 FEW = ("checkpoints.powers_until=0", "checkpoints.every=15")
+NEEDING = {name for name, study in STUDIES.items() if name == "cycles" or "sae" in study.columns}
+"""Studies that need more than two members without SAEs."""
 EXACT = (
     1e-9  # pairs that are computed together share their sums, which differ in the last bits: 1e-12 was seen
 )
@@ -89,8 +91,19 @@ def test_everything_that_was_compared_live_is_used(analysed: Cohort, watched: Co
     assert set(snapshot(analysed.folder / "analysis" / "default")) >= {
         "report.html",
         "claims.json",
-        *(f"{name}.parquet" for name in STUDIES if name != "cycles"),  # which needs three members
+        *(f"{name}.parquet" for name in STUDIES if name not in NEEDING),
     }
+
+
+def test_a_study_whose_needs_are_not_met_has_no_table_and_a_reason(analysed: Cohort) -> None:
+    """Two members do not close a cycle, and they have no SAEs."""
+    folder = analysed.folder / "analysis" / "default"
+    assert NEEDING - {"cycles"} == {"sae_transfer", "dictionary_match", "firing", "checkpoint_transfer"}
+    assert not [name for name in NEEDING if (folder / f"{name}.parquet").exists()]
+    page = (folder / "report.html").read_text()
+    assert "it needs at least three members" in page
+    assert f"studies of SAEs ({', '.join(sorted(NEEDING - {'cycles'}))})" in page
+    assert "python train.py stage=sae" in page
 
 
 def test_training_is_not_touched(analysed: Cohort, watched: Cohort) -> None:

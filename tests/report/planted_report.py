@@ -1,5 +1,6 @@
 """Reports for tests: rows of the real studies on planted activations, and what else a page needs."""
 
+import functools
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,13 +8,15 @@ from dataclasses import dataclass, replace
 
 import polars as pl
 import torch
+from sae_lens import StandardSAE, StandardSAEConfig
 from torch import Tensor
 
-from polymorph.activations import Activations, Split
+from polymorph.activations import Activations, DocumentLosses, Edit, Split
 from polymorph.alignment.collect import Collected
 from polymorph.claims import claims_of
 from polymorph.report.data import MemberSummary, ReportData
 from polymorph.report.reading import at_last_steps
+from polymorph.saes.trained import GivenDictionaries, TrainedSAE, Variant
 from polymorph.studies import angles, ladder
 from polymorph.studies.evidence import Evidence, History
 from polymorph.studies.pairs import PairLabel, pairs_of
@@ -23,22 +26,38 @@ from polymorph.studies.rows import Row, table
 DOCUMENTS, LENGTH, DISTRIBUTIONS = 60, 8, ("train", "compositional", "long")
 SITES = {"blocks.0.hook_resid_mid": 0.3, "blocks.0.hook_resid_post": 0.7, "blocks.1.hook_resid_mid": 1.0}
 """Sites, and the share of the dimensions in which activations live."""
+VARIANTS: tuple[Variant, ...] = ("distinct", "again", "shared", "unrelated")
 
 
-def activations(seeds: int, d: int, share: float, step: int, last: int, shift: int = 0) -> Tensor:
-    """Members [seeds n d]: one signal, turned by a matrix of their own, under noise that training lowers."""
+@functools.cache
+def turns(seeds: int, d: int) -> Tensor:
+    """The matrix of every member [seeds d d]."""
+    generator = torch.Generator().manual_seed(11)
+    return torch.stack(
+        [torch.linalg.qr(torch.randn(d, d, generator=generator, dtype=torch.float64)).Q for _ in range(seeds)]
+    )
+
+
+@functools.cache
+def activations(
+    seeds: int, d: int, share: float, step: int, last: int, shift: int = 0, one_sided: bool = False
+) -> Tensor:
+    """Members [seeds n d]: one signal, turned by a matrix of their own, under noise that training lowers.
+
+    A one-sided signal is never below 0: of a Gaussian one, SAEs need nothing but its covariance. Its members
+    have their axes in another order until the last step.
+    """
     generator = torch.Generator().manual_seed(7 + shift)
-    turns = torch.Generator().manual_seed(11)
     signal = torch.randn(DOCUMENTS * LENGTH, d, generator=generator, dtype=torch.float64)
+    signal = signal.clamp(min=0) if one_sided else signal
     signal *= torch.where(torch.arange(d) < max(1, share * d), 1.0, 0.02)
     signal += signal.std() * torch.linspace(0, 1, LENGTH, dtype=torch.float64).repeat(DOCUMENTS)[:, None]
     noise = 0.15 + 1.2 * (1 - math.log1p(step) / math.log1p(last))
     members = []
-    for _ in range(seeds):
-        R = torch.linalg.qr(torch.randn(d, d, generator=turns, dtype=torch.float64)).Q
+    for R in turns(seeds, d):
         own = torch.randn(signal.shape, generator=generator, dtype=torch.float64)
         members.append((signal + noise * signal.std() * own) @ R)
-    return torch.stack(members)
+    return torch.stack(members).roll(int(one_sided and step < last), -1)
 
 
 def tables(
@@ -95,6 +114,7 @@ class Source:
     last: int
     d: int = 16
     sites: Sequence[str] = tuple(SITES)
+    one_sided: bool = False
 
     @property
     def documents(self) -> Mapping[Split, int]:
@@ -103,34 +123,101 @@ class Source:
     def chunks(self, split: Split) -> Iterator[Activations]:
         document = torch.arange(DOCUMENTS).repeat_interleave(LENGTH)
         position = torch.arange(LENGTH).repeat(DOCUMENTS)
-        seeds = 1 + max(seed for seed, _ in self.ends)
-        values = {
-            site: torch.stack(
-                [
-                    activations(seeds, self.d, SITES[site], step, self.last, int(split == "eval"))[seed]
-                    for seed, step in self.ends
-                ]
-            )
-            for site in self.sites
-        }
-        yield Activations(values, document, position)
+        yield Activations({site: self.at(site, split) for site in self.sites}, document, position)
+
+    def at(self, site: str, split: Split) -> Tensor:
+        """Activations [members n d]."""
+        seeds, shift = 1 + max(seed for seed, _ in self.ends), int(split == "eval")
+        chosen = [
+            activations(seeds, self.d, SITES[site], step, self.last, shift, self.one_sided)[seed]
+            for seed, step in self.ends
+        ]
+        return torch.stack(chosen)
+
+    def losses(
+        self, member: int, split: Split, site: str | None = None, edit: Edit | None = None
+    ) -> DocumentLosses:
+        """Cross-entropy of which of three latent dimensions is largest, read at every site and added up."""
+        seed, _ = self.ends[member]
+        read = 3 * turns(seed + 1, self.d)[seed].T[:, :3]
+        total = torch.zeros(DOCUMENTS, dtype=torch.float64)
+        for name in SITES:
+            x = self.at(name, split)[member]
+            edited = edit(x).to(x) if edit is not None and name == site else x
+            each = torch.nn.functional.cross_entropy(edited @ read, (x @ read).argmax(-1), reduction="none")
+            total += each.view(DOCUMENTS, LENGTH).sum(1)
+        return DocumentLosses(total, torch.full((DOCUMENTS,), LENGTH))
+
+
+def sae(seed: int, variant: Variant, early: bool = False, d: int = 16) -> TrainedSAE:
+    """Of a member, in float32: its latent dimensions as features, in an order of its own, and a little turned.
+
+    `shared` and `unrelated` have directions that are the same for all members and belong to none. An early one
+    has the axes of the steps before the last, and a decoder half as large.
+    """
+    number = VARIANTS.index(variant)
+    generator = torch.Generator().manual_seed(100 * seed + number)
+    basis = turns(seed + 1, d)[seed] if variant in ("distinct", "again") else turns(50, d)[49]
+    noise = 0.1 * torch.randn(d, d, generator=generator, dtype=torch.float64)
+    directions = (basis + noise / d**0.5)[torch.randperm(d, generator=generator)]
+    with torch.random.fork_rng():
+        made = StandardSAE(StandardSAEConfig(d_in=d, d_sae=d)).eval().requires_grad_(False)
+    directions, scale = directions.roll(int(early), -1).float(), 0.5 if early else 1.0
+    made.W_enc.data, made.W_dec.data = directions.mT.contiguous(), scale * directions
+    return TrainedSAE(made, "small", variant, seed)
+
+
+def dictionaries(
+    seeds: Sequence[int], steps: Sequence[int], variants: Sequence[Variant] = VARIANTS
+) -> GivenDictionaries:
+    """SAEs at every site: of all variants at the last step, `distinct` ones at those before."""
+    found = {}
+    for seed, site in itertools.product(seeds, SITES):
+        for variant in variants:
+            found[seed, steps[-1], site, "small", variant] = sae(seed, variant)
+        for step in steps[:-1]:
+            found[seed, step, site, "small", "distinct"] = sae(seed, "distinct", early=True)
+    return GivenDictionaries(found)
+
+
+def of_saes(name: str) -> bool:
+    """Whether a study reads SAEs."""
+    return "sae" in STUDIES[name].columns
+
+
+def evidence_of(given: ReportData, saes: GivenDictionaries | None = None) -> Evidence:
+    """What studies read of the members of a report; with SAEs, one-sided signals."""
+    seeds, last = [member.seed for member in given.members], given.members[0].last_step
+    steps = sorted(set(given.ladder["target_step"]))
+    one_sided = saes is not None
+
+    def ends_of(seed: int, at: Sequence[int]) -> Source:
+        return Source(tuple((seed, step) for step in at), last, one_sided=one_sided)
+
+    histories = [History(seed, steps, lambda at, own=seed: ends_of(own, at)) for seed in seeds]
+    ends = [(seed, last) for seed in seeds]
+    return Evidence(
+        given.cohort,
+        ends,
+        pairs_of(ends),
+        Source(tuple(ends), last, one_sided=one_sided),
+        blocks=8,
+        histories=histories,
+        dictionaries=GivenDictionaries() if saes is None else saes,
+    )
 
 
 def with_studies(given: ReportData) -> ReportData:
     """The same report with the tables of every study but the two that it has, and the claims."""
-    seeds, last = [member.seed for member in given.members], given.members[0].last_step
-    steps = sorted(set(given.ladder["target_step"]))
-
-    def ends_of(seed: int, at: Sequence[int]) -> Source:
-        return Source(tuple((seed, step) for step in at), last)
-
-    histories = [History(seed, steps, lambda at, own=seed: ends_of(own, at)) for seed in seeds]
-    ends = [(seed, last) for seed in seeds]
-    source = Source(tuple(ends), last)
-    evidence = Evidence(given.cohort, ends, pairs_of(ends), source, blocks=8, histories=histories)
+    seeds = [member.seed for member in given.members]
+    steps = sorted(set(given.ladder["target_step"]))[1:]
+    evidence, reading = evidence_of(given), evidence_of(given, dictionaries(seeds, steps))
     made = {"ladder": given.ladder, "angles": given.angles}
     others = {name: study for name, study in STUDIES.items() if name not in made}
-    made |= {name: table(study.rows(evidence), study.columns) for name, study in others.items()}
+    made |= {
+        name: table(study.rows(reading if of_saes(name) else evidence), study.columns)
+        for name, study in others.items()
+    }
     claims = claims_of({**made, "ladder": at_last_steps(given.ladder)})
     return replace(given, tables=made, claims=claims)
 

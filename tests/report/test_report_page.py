@@ -4,12 +4,15 @@ from html.parser import HTMLParser
 
 import polars as pl
 import pytest
+from planted_report import evidence_of
 
 from polymorph.claims import Claim
+from polymorph.report.cautions import ALIKE, cautions
 from polymorph.report.data import MemberSummary
 from polymorph.report.page import EXPECTED_PROVENANCE, render_page
 from polymorph.report.plate import Plate
 from polymorph.report.verdicts import verdicts_of
+from polymorph.studies.registry import STUDIES, study_tables
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -253,6 +256,58 @@ def test_what_the_data_do_not_determine_is_marked(studied):
     assert "\nundetermined" in text
     settled = studied.ladder.with_columns(convention=pl.lit("determined"))
     assert "\nundetermined" not in Reader(render_page(replace(studied, ladder=settled), [])).text
+
+
+def test_it_warns_where_the_covariance_alone_makes_an_sae_explain_as_much(studied):
+    table = studied.tables["sae_transfer"].filter(
+        metric="explained_variance", convention="centred", map="orthogonal"
+    )
+    sites = ["blocks.0.hook_resid_mid", "blocks.0.hook_resid_post"]
+    mapped, alone = (
+        [table.filter(site=site, role=role).filter(wanted)["value"].median() for site in sites]
+        for role, wanted in (
+            ("estimate", pl.lit(True)),
+            ("control", pl.col("control").eq("covariance_only")),
+        )
+    )
+    assert mapped[0] - alone[0] > ALIKE > mapped[1] - alone[1]  # the site that is not named, and one that is
+    (said,) = [text for text in cautions(studied.ladder, studied.tables) if "needs no pairing" in text]
+    assert f"{sites[1]}: {mapped[1]:.2f} through R, {alone[1]:.2f} with covariance only" in said
+    assert sites[0] not in said
+    assert said in Reader(render_page(studied, [])).text
+    control = pl.col("control").eq_missing("covariance_only")
+    low = studied.tables["sae_transfer"].with_columns(value=pl.when(control).then(0.1).otherwise("value"))
+    assert "needs no pairing" not in " ".join(cautions(studied.ladder, {"sae_transfer": low}))
+    none = studied.tables["sae_transfer"].with_columns(value=pl.lit(0.02))
+    assert "needs no pairing" not in " ".join(cautions(studied.ladder, {"sae_transfer": none}))
+
+
+def test_it_warns_where_unrelated_saes_match_like_those_with_one_seed(studied):
+    (said,) = [text for text in cautions(studied.ladder, studied.tables) if "artefact" in text]
+    assert "blocks.0.hook_resid_mid as they are: 1.00, unrelated 1.00" in said
+    assert said in Reader(render_page(studied, [])).text
+    table = studied.tables["dictionary_match"]
+    for name in ("shared", "unrelated"):
+        without = table.filter(pl.col("arrangement") != name)
+        assert "artefact" not in " ".join(cautions(studied.ladder, {"dictionary_match": without}))
+    apart = pl.when(pl.col("arrangement") == "unrelated").then(0.3).otherwise("value")
+    assert "artefact" not in " ".join(
+        cautions(studied.ladder, {"dictionary_match": table.with_columns(value=apart)})
+    )
+
+
+def test_without_saes_their_studies_are_one_line(planted):
+    none = study_tables(evidence_of(planted), list(STUDIES))[1]
+    saes = [entry for entry in none if "stage=sae" in entry[1]]
+    assert len(saes) == 4
+    given = replace(planted, left_out=[*planted.left_out, *saes, ("study cycles", "it needs three members")])
+    text = Reader(render_page(given, [])).text
+    assert "studies of SAEs (checkpoint_transfer, dictionary_match, firing, sae_transfer)" in text
+    assert text.count("stage=sae") == 1
+    assert "study cycles: it needs three members" in text
+    assert "3 members, 1 left out;" in text  # a study is no member
+    some = replace(planted, left_out=saes[1:])
+    assert all(f"{who}: {why}" in Reader(render_page(some, [])).text for who, why in saes[1:])
 
 
 def test_planted_members_are_a_sentence_and_nothing_is_said_to_be_missing(studied):

@@ -6,14 +6,18 @@ from xml.etree import ElementTree
 import numpy as np
 import polars as pl
 import pytest
+from matplotlib.axes import Axes
+from planted_report import dictionaries, evidence_of
 
 from polymorph.report.counting import study_behind
 from polymorph.report.data import MemberSummary, ReportData
-from polymorph.report.figures import AFTER, BEFORE, draw_all
+from polymorph.report.figures import AFTER, BEFORE, dictionary_match, draw_all
+from polymorph.report.look import CEILING, CONTROL_COLOURS, MAP_COLOURS, R2_FLOOR
 from polymorph.report.plate import Drawn, Missing, Plate
 from polymorph.report.reading import at_last_steps, completed, schema_of
 from polymorph.report.write import saved
 from polymorph.studies.registry import STUDIES
+from polymorph.studies.rows import table as table_of
 
 FIGURES = [(plate.__module__.rsplit(".", 1)[1], study, plate) for study, plate in (*BEFORE, *AFTER)]
 SITES = ["blocks.0.hook_resid_mid", "blocks.0.hook_resid_post", "blocks.1.hook_resid_mid"]
@@ -51,7 +55,7 @@ def test_a_caption_counts_what_stands_behind_its_figure(plates, name, study, _dr
     assert "tokens" in caption
     assert "interval" in caption
     assert len(plates[name].alt) < 400
-    if name != "trajectory":
+    if name not in ("trajectory", "checkpoint_transfer"):  # each member with itself
         assert "3 unordered pairs" in caption
 
 
@@ -157,6 +161,180 @@ def test_counts_come_from_the_rows_or_else_from_the_ladder(studied):
     assert "fit split: 60 documents, tokens not recorded" in study_behind(support, ladder.clear())
     own = support.with_columns(n_tokens=pl.lit(7, dtype=pl.Int64))
     assert "7 tokens" in study_behind(own, ladder)
+
+
+def dots(axes: Axes, colour: str, open_marks: bool = False) -> list[tuple[list[float], list[float]]]:
+    """Places and values of every series of dots of a colour, filled or open."""
+    marks = [line for line in axes.get_lines() if line.get_marker() not in ("", "None", "<")]
+    chosen = [line for line in marks if line.get_color() == colour]
+    chosen = [line for line in chosen if (line.get_markerfacecolor() == "white") == open_marks]
+    return [(list(line.get_ydata()), list(line.get_xdata())) for line in chosen]
+
+
+def ev(studied: ReportData, convention: str = "centred", **about) -> list[float]:
+    table = rows(studied, "sae_transfer").filter(metric="explained_variance", convention=convention)
+    control = about.pop("control", None)
+    table = table.filter(pl.col("control").eq_missing(control), **about)
+    return table.sort("source", "target")["value"].to_list()
+
+
+def test_saes_on_other_members_are_dots_in_both_conventions(plates, studied):
+    axes = plates["sae_transfer"].figure.axes[0]
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    for name, label in (("identity", "identity: naive"), ("orthogonal", "orthogonal"), ("affine", "affine")):
+        for convention, open_marks in (("centred", False), ("paper", True)):
+            ((places, values),) = dots(axes, MAP_COLOURS[name], open_marks)
+            assert values == ev(studied, convention, site=SITES[0], map=name, role="estimate")
+            assert {round(place) for place in places} == {labels.index(label)}
+    ((places, values),) = dots(axes, CEILING)
+    assert values == ev(studied, site=SITES[0], role="ceiling")
+    assert {round(place) for place in places} == {labels.index("own SAE: the ceiling")} == {0}
+
+
+def test_controls_of_saes_stand_in_the_shade_and_nothing_else_does(plates, studied):
+    axes = plates["sae_transfer"].figure.axes[1]
+    (shade,) = axes.patches
+    for control in ("covariance_only", "matched_gaussian"):
+        ((places, values),) = dots(axes, CONTROL_COLOURS[control])
+        assert values == ev(studied, site=SITES[1], map="orthogonal", control=control)
+        assert min(places) > shade.get_y()
+    for colour in (CEILING, *(MAP_COLOURS[name] for name in ("identity", "orthogonal", "affine"))):
+        assert all(max(places) < shade.get_y() for places, _ in dots(axes, colour))
+
+
+def test_the_pairing_gain_stands_above_its_site_and_beside_r2(plates, studied):
+    table = rows(studied, "sae_transfer").filter(metric="pairing_gain")
+    gains = [table.filter(site=site)["value"].median() for site in SITES]
+    titles = [axes.get_title(loc="left") for axes in plates["sae_transfer"].figure.axes]
+    assert all(f"pairing gain {gain:.2f} [" in title for gain, title in zip(gains, titles, strict=True))
+    r2 = at_last_steps(studied.ladder).filter(
+        metric="r2", map="orthogonal", role="estimate", split="eval", site=SITES[0]
+    )
+    told = f"{SITES[0]} {gains[0]:.2f} (R² {r2.filter(pl.col('control').is_null())['value'].median():.2f})"
+    assert told in plates["sae_transfer"].caption
+    (draw,) = [draw for name, _, draw in FIGURES if name == "sae_transfer"]
+    one = rows(studied, "sae_transfer").filter(pl.col("site") == SITES[0])
+    assert f"Median pairing gain: {SITES[0]} {gains[0]:.2f}." in draw(one, studied.ladder.clear()).caption
+    without = draw(one.filter(pl.col("metric") != "pairing_gain"), at_last_steps(studied.ladder)).caption
+    assert f"or might: {SITES[0]} (R²" in without
+    assert "Median pairing gain" not in without
+    assert "or might" not in plates["sae_transfer"].caption
+
+
+def test_a_very_low_variance_is_an_arrow_with_its_number(plates, studied):
+    (draw,) = [draw for name, _, draw in FIGURES if name == "sae_transfer"]
+    table = rows(studied, "sae_transfer").filter(pl.col("site") != SITES[0])
+    naive = pl.col("metric").eq("explained_variance") & pl.col("map").eq("identity")
+    naive &= pl.col("convention").eq("centred") & pl.col("role").eq("estimate") & pl.col("source").eq(0)
+    plate = draw(table.with_columns(value=pl.when(naive).then(-6.56).otherwise("value")), studied.ladder)
+    # seed 0 is the source of two directed pairs at two sites
+    assert "4 dots below it (identity: naive 4; the least at −6.56)" in plate.caption
+    assert words(plate) == ["−6.6"] * 2
+    for axes in plate.figure.axes:
+        ((_, values),) = dots(axes, MAP_COLOURS["identity"])
+        assert len(values) == 4
+        assert min(values) > R2_FLOOR
+    assert "The axis ends" not in plates["sae_transfer"].caption
+    assert words(plates["sae_transfer"]) == []
+
+
+def test_splices_are_dots_of_both_metrics_and_need_models(plates, studied):
+    table = rows(studied, "sae_transfer").filter(site=SITES[2], map="orthogonal", role="estimate")
+    for axes, metric in zip(plates["sae_splicing"].figure.axes, ("delta_ce", "loss_recovered"), strict=True):
+        found = dots(axes, MAP_COLOURS["orthogonal"])
+        values = table.filter(metric=metric).sort("source", "target")["value"].to_list()
+        assert found[2][1] == values
+        assert {round(place) for place in found[2][0]} == {2}
+    (draw,) = [draw for name, _, draw in FIGURES if name == "sae_splicing"]
+    unread = rows(studied, "sae_transfer").filter(pl.col("metric") == "explained_variance")
+    missing = draw(unread, studied.ladder)
+    assert isinstance(missing, Missing)
+    assert "needs models" in missing.reason
+
+
+def test_matches_are_dots_by_arrangement_before_the_range_of_chance(plates, studied):
+    table = rows(studied, "dictionary_match").filter(
+        metric="match_share", convention="decoder", site=SITES[0]
+    )
+    axes = plates["dictionary_match"].figure.axes[0]
+    strips = dictionary_match.ARRANGEMENTS
+    for name, strip in strips.items():
+        for map_name, open_marks in (("identity", True), ("orthogonal", False)):
+            own = table.filter(arrangement=name, map=map_name).sort("source", "target")["value"].to_list()
+            found = dots(axes, strip.colour, open_marks)
+            assert (found[0][1] if found else []) == own
+    assert dots(axes, CEILING) == []  # two SAEs of one member need no map
+    chance = table.filter(arrangement="random")
+    corners = axes.collections[0].get_paths()[0].vertices[:, 0]
+    assert (corners.min(), corners.max()) == pytest.approx((chance["low"].min(), chance["high"].max()))
+
+
+def test_what_a_shared_seed_explains_is_told_or_the_command_that_tells_it(plates, studied):
+    (draw,) = [draw for name, _, draw in FIGURES if name == "dictionary_match"]
+    caption = plates["dictionary_match"].caption
+    assert f"{SITES[0]} as they are 1.00 and 1.00" in caption
+    assert "stage=sae" not in caption
+    saes = dictionaries([0, 1, 2], [64], ("distinct",))
+    study = STUDIES["dictionary_match"]
+    alone = draw(table_of(study.rows(evidence_of(studied, saes)), study.columns), studied.ladder.clear())
+    assert "Without SAEs here: shared, again, unrelated, shared to unrelated; " in alone.caption
+    assert "train.py stage=sae sae.variants=[distinct,shared,again,unrelated]" in alone.caption
+    assert "there is no ceiling" in alone.caption
+    assert "as they are 1.00 and" not in alone.caption
+
+
+def test_firing_stands_between_its_control_and_its_ceiling(plates, studied):
+    table = rows(studied, "firing").filter(metric="firing_correlation_share", site=SITES[1])
+    for axes, convention in zip(plates["firing"].figure.axes, ("paper", "live"), strict=True):
+        for role, colour, open_marks in (
+            ("estimate", MAP_COLOURS["orthogonal"], False),
+            ("control", CONTROL_COLOURS["documents_permuted"], True),
+            ("ceiling", CEILING, True),
+        ):
+            own = table.filter(convention=convention, role=role, map="orthogonal").sort("source", "target")
+            places, values = dots(axes, colour, open_marks)[1]
+            assert values == own["value"].to_list()
+            assert {round(place) for place in places} == {1}
+    (draw,) = [draw for name, _, draw in FIGURES if name == "firing"]
+    once = rows(studied, "firing").filter(pl.col("role") != "ceiling")
+    assert "There is no ceiling" in draw(once, studied.ladder).caption
+    assert "There is no ceiling" not in plates["firing"].caption
+
+
+def test_checkpoints_go_from_the_step_of_the_sae_to_the_one_it_is_used_on(plates, studied):
+    table = rows(studied, "checkpoint_transfer").filter(
+        metric="explained_variance", convention="centred", site=SITES[0]
+    )
+    left, right = plates["checkpoint_transfer"].figure.axes[:2]
+    shown = []
+    for axes, name in ((left, "identity"), (right, "orthogonal")):
+        cells = {text.get_position(): text.get_text() for text in axes.texts}
+        for column, row, source, target in ((0, 1, 64, 4), (1, 0, 4, 64)):
+            own = table.filter(source_step=source, target_step=target, map=name, role="estimate")["value"]
+            assert cells[column, row] == f"{own.median():.2f}".replace("-", "−")
+            shown.append(cells[column, row])
+        own = table.filter(source_step=4, role="ceiling")["value"]
+        assert cells[0, 0] == f"{own.median():.2f}"
+    assert len(set(shown)) == 4  # each direction and each map has a number of its own
+    assert len(plates["checkpoint_transfer"].figure.axes) == 2 * len(SITES) + 1
+
+
+SAES = [figure for figure in FIGURES if "sae" in STUDIES[figure[1]].columns]
+
+
+@pytest.mark.parametrize(("name", "study", "draw"), SAES)
+def test_families_have_panels_or_rows_of_their_own(studied, name, study, draw: Draw):
+    one = rows(studied, study).filter(pl.col("site") == SITES[2])
+    both = pl.concat([one.with_columns(sae=pl.lit(family)) for family in HOSTILE])
+    plate = draw(both, studied.ladder)
+    ElementTree.fromstring(saved(plate.figure, "svg"))
+    panels = plate.figure.axes
+    if name in ("sae_transfer", "checkpoint_transfer"):
+        titles = [axes.get_title(loc="left") for axes in panels]
+        assert sum(SITES[2] in title for title in titles) == 2
+    else:
+        assert len(panels[0].get_yticks()) == 2
+    assert "3 seeds (0, 1, 2)" in plate.caption
 
 
 def test_hostile_sites_are_drawn_as_they_are(studied):

@@ -6,9 +6,12 @@ import polars as pl
 
 from polymorph.report.data import ReportData
 from polymorph.report.figures import (
+    checkpoint_transfer,
     components,
     cycles,
+    dictionary_match,
     eigenvalue_angles,
+    firing,
     frobenius_trajectory,
     haar,
     isometry,
@@ -16,6 +19,8 @@ from polymorph.report.figures import (
     pairing,
     r2_by_site,
     r2_trajectory,
+    sae_splicing,
+    sae_transfer,
     sample_efficiency,
     support,
     training_curves,
@@ -35,6 +40,11 @@ AFTER: tuple[tuple[str, Draw], ...] = (
     ("layers", layers.plate),
     ("sample_efficiency", sample_efficiency.plate),
     ("trajectory", trajectory.plate),
+    ("sae_transfer", sae_transfer.plate),
+    ("sae_transfer", sae_splicing.plate),
+    ("dictionary_match", dictionary_match.plate),
+    ("firing", firing.plate),
+    ("checkpoint_transfer", checkpoint_transfer.plate),
 )
 """Study and figure, in the order of the page: before the figures of the ladder, and after them."""
 
