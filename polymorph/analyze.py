@@ -67,6 +67,10 @@ def check(jobs: Sequence[AnalyzeConfig]) -> None:
     for job in jobs:
         if job.port is not None:
             PortRequest.of(job.port)
+            if job.cohort.startswith(_PLANTED):
+                raise RequestError(
+                    f"port: {job.cohort} has no SAEs; only those of a trained cohort can be ported"
+                )
         check_writable(Results(prepare(job).folder, job.name).folder, "root")
 
 

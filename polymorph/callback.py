@@ -71,12 +71,16 @@ class CrossSeed(L.Callback):
             with torch.no_grad(), torch.random.fork_rng():
                 pairs = self.comparison.pairs_at(published.step, published.seeds)
                 rows, left_out, _ = self.comparison.rows(pairs)
-            rows += self._transfer(published.step, published.seeds, pairs)
             for problem in left_out:
                 self.say(f"not compared: {problem}")
             self._log(published.step, published.seeds, rows)
         except Exception as error:
             self._record(published.step, error)
+            return
+        try:
+            self._log(published.step, published.seeds, self._transfer(published.step, published.seeds, pairs))
+        except Exception as error:
+            self._record(published.step, error, "the comparison of SAEs")
 
     def _transfer(self, step: int, seeds: Sequence[int], pairs: Sequence[PairLabel]) -> list[Row]:
         """Bring the SAEs of the members up to the checkpoint, then compare them with those of their siblings."""
@@ -96,6 +100,8 @@ class CrossSeed(L.Callback):
                 torch.set_num_threads(threads)
 
     def _log(self, step: int, seeds: Sequence[int], rows: list[Row]) -> None:
+        if not rows:
+            return
         if self.summary is not None:
             self.summary.log_metrics(summarise(rows), step)
             return
@@ -104,8 +110,8 @@ class CrossSeed(L.Callback):
             if own and (logger := self.loggers.get(seed)) is not None:
                 logger.log_metrics(summarise(own), step)
 
-    def _record(self, step: int, error: Exception) -> None:
-        self.say(f"the comparison at step {step} failed ({type(error).__name__}: {error}); training goes on")
+    def _record(self, step: int, error: Exception, what: str = "the comparison") -> None:
+        self.say(f"{what} at step {step} failed ({type(error).__name__}: {error}); training goes on")
         trace = "".join(traceback.format_exception(error))[-8000:]
         for progress in self.checkpoint.progress:
             progress.member.append_row({"kind": "comparison failure", "step": step, "traceback": trace})

@@ -5,7 +5,7 @@ are published like any others, as the variant `online`, so that a run that was i
 them, and so that members in processes of their own meet in the cohort's folder.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -17,6 +17,7 @@ from polymorph.saes.places import Place, chosen_sites
 from polymorph.saes.run import SAETraining
 from polymorph.saes.stored import StoredDictionaries, sae_name
 from polymorph.saes.trained import Variant
+from polymorph.saes.trainers import ESTIMATED
 from polymorph.studies.evidence import Evidence
 from polymorph.studies.pairs import PairLabel
 from polymorph.studies.rows import Row
@@ -25,12 +26,32 @@ from polymorph.training.interruption import Interruption
 
 
 def check_online(config: SAEConfig) -> None:
-    """`ValueError` for an architecture whose kept form cannot be trained on."""
+    """`ValueError` for options with which training cannot go on from what is kept."""
+    if (norm := config.options.get("normalize_activations")) in ESTIMATED:
+        raise ValueError(
+            f"callbacks.cross_seed.sae=online: sae.options.normalize_activations={norm} is estimated once and folded "
+            "into the weights; training cannot go on from those"
+        )
+    try:
+        online(config)
+    except ValueError as error:
+        raise ValueError(
+            f"callbacks.cross_seed.sae=online, sae.online_steps={config.online_steps}: {error}"
+        ) from error
     if config.architecture not in STACKABLE:
         raise ValueError(
             f"callbacks.cross_seed.sae=online: sae.architecture={config.architecture} is kept in a form that "
             f"training cannot go on from; one of {', '.join(STACKABLE)}"
         )
+
+
+def online(config: SAEConfig) -> SAEConfig:
+    """The same for the few steps of a checkpoint.
+
+    Adam's moments and the account of dead features begin anew there, so a feature is dead after half of the steps.
+    """
+    window = min(config.dead_feature_window, max(1, config.online_steps // 2))
+    return replace(config, steps=config.online_steps, dead_feature_window=window)
 
 
 @dataclass
@@ -44,10 +65,11 @@ class OnlineSAEs:
     comparison: Comparison
     config: SAEConfig
     variant: Variant = "online"
+    say: Callable[[str], None] = print
 
     def __post_init__(self) -> None:
         if self.variant == "online":
-            self.config = replace(self.config, steps=self.config.online_steps)
+            self.config = online(self.config)
 
     def train(self, step: int, seeds: Iterable[int], interruption: Interruption | None = None) -> None:
         """Train and publish the SAEs of these members at a checkpoint, if they are not there yet."""
@@ -70,7 +92,8 @@ class OnlineSAEs:
             progress=False,
             stopped=lambda: interruption.requested,
             listen=interruption.listen,
-            say=lambda said: None,
+            say=self.say,
+            announced=False,
         )
 
     def rows(self, pairs: Sequence[PairLabel]) -> list[Row]:

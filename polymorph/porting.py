@@ -14,7 +14,7 @@ from polymorph.checks import nearest
 from polymorph.comparison import Comparison
 from polymorph.errors import RequestError
 from polymorph.saes.port import port_sae
-from polymorph.saes.scores import Route, SAEScores
+from polymorph.saes.scores import Route, SAEScores, placed
 from polymorph.saes.stored import StoredDictionaries, sae_files, sae_name
 from polymorph.saes.trained import TrainedSAE, Variant
 from polymorph.studies.evidence import BLOCKS
@@ -50,6 +50,11 @@ class PortRequest:
                 raise RequestError(f"port.{key}: there is no such key{nearest(str(key), known)}; {example}")
         if missing := [key for key in known[:4] if key not in given]:
             raise RequestError(f"port: {', '.join(missing)} is missing; {example}")
+        for key, kind in (("source", int), ("target", int), ("site", str), ("sae", str)):
+            if type(given[key]) is not kind:
+                raise RequestError(
+                    f"port.{key}={given[key]!r}: a {'seed' if kind is int else 'name'}; {example}"
+                )
         request = cls(**given)
         for key, choices in (("map", MAPS), ("variant", get_args(Variant))):
             value = getattr(request, key)
@@ -145,6 +150,6 @@ def _scores(
     with torch.no_grad():
         for chunk in comparison.source(ends).chunks("eval"):
             for each, (used, member) in zip(scores, uses, strict=True):
-                each.update(used, chunk.values[site][member], chunk.document)
+                each.update(placed(used, comparison.device), chunk.values[site][member], chunk.document)
     own, naive, mapped = (each.metrics()["explained_variance", "centred"][0].item() for each in scores)
     return own, naive, mapped

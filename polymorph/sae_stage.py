@@ -7,14 +7,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from polymorph.cohort import Cohort, CorruptError, Status, check_writable
 from polymorph.comparison import Comparison
 from polymorph.config import TrainConfig
 from polymorph.errors import RequestError
 from polymorph.report.tracking import Breaker, Tracking
-from polymorph.saes.attach import attach_sae
-from polymorph.saes.places import Place, chosen_sites, places_of
-from polymorph.saes.run import SAETraining
+from polymorph.saes.attach import Attachment, attachment
+from polymorph.saes.places import Place, check_choices, chosen_sites, places_of
+from polymorph.saes.run import SAETraining, check_memory, was_stopped
 from polymorph.saes.stored import sae_name
 from polymorph.saes.trainers import try_options
 from polymorph.training.grouping import is_final
@@ -28,11 +30,36 @@ def check(job: TrainConfig) -> None:
     cohort = Cohort.open(job.cohort.folder)
     comparison = Comparison.of(cohort, device_of(job.trainer.accelerator))
     places = places_of(cohort, job.sae, comparison.sites)
-    if job.sae.attach is None:
+    if job.sae.attach is not None:
+        _attachment(job, comparison)
+    else:
         training = _training(job, comparison)
-        training.check(places)
-        training.check_memory(places, _memory())
+        training.check_memory(places, _memory(comparison.device))
         try_options(job.sae, comparison.model.d_model)
+        training.check(places)
+
+
+def check_ahead(job: TrainConfig, sites: Sequence[str], d: int) -> None:
+    """What can be known of SAEs before the members are trained that they are for (`RequestError`)."""
+    chosen = chosen_sites(job.sae, sites)
+    for variant in job.sae.variants:
+        sae_name(job.sae.family, variant)
+    check_choices(job.sae, job.seeds)
+    asked = len(job.seeds) * len(chosen) * len(job.sae.variants)
+    device = device_of(job.trainer.accelerator)
+    check_memory(job.sae, asked, d, device, _memory(device))
+    try_options(job.sae, d)
+
+
+def check_against_there(job: TrainConfig) -> None:
+    """Before members are trained whose SAEs come after: `RequestError` if some are there, made in another way."""
+    try:
+        cohort = Cohort.open(job.cohort.folder)
+    except RequestError:
+        return  # the cohort is not there yet
+    comparison = Comparison.of(cohort, device_of(job.trainer.accelerator))
+    if any(member.seed in job.seeds and member.steps() for member in cohort.members()):
+        _training(job, comparison).check(places_of(cohort, job.sae, comparison.sites, job.seeds))
 
 
 def run(job: TrainConfig) -> None:
@@ -61,14 +88,17 @@ def outcome(job: TrainConfig) -> str:
         return "not started"  # that of the members says why
     comparison = Comparison.of(Cohort.open(job.cohort.folder), device_of("cpu"))
     if job.sae.attach is not None:
-        return "completed"  # or it would have raised
+        found = _attachment(job, comparison)
+        place = Place(found.member.seed, found.step, found.site, "attached")
+        return "completed" if _is_there(comparison.cohort, job, place) else "failed"
     places = places_of(comparison.cohort, job.sae, comparison.sites, _seeds(job))
     _training(job, comparison).check(places)
     there = [place for place in places if _is_there(comparison.cohort, job, place)]
     print(f"{len(there)} of {len(places)} SAEs of {job.sae.family} are in {job.cohort.folder}")
     if len(there) == len(places):
         return "completed"
-    return "preempted" if _stopped else "failed"
+    members = [comparison.cohort.member(place.seed) for place in places if place not in there]
+    return "preempted" if _stopped or any(map(was_stopped, members)) else "failed"
 
 
 _stopped: list[str] = []  # cohorts whose SAEs this process was asked to leave unfinished
@@ -106,17 +136,26 @@ def _training(job: TrainConfig, comparison: Comparison) -> SAETraining:
     )
 
 
-def _attach(job: TrainConfig, comparison: Comparison) -> None:
-    sites = chosen_sites(job.sae, comparison.sites)
+def _attachment(job: TrainConfig, comparison: Comparison) -> Attachment:
+    """What `sae.attach` means, checked; nothing is written."""
+    chosen = chosen_sites(job.sae, comparison.sites)
     members = job.sae.members if isinstance(job.sae.members, list) else []
-    if len(sites) != 1 or len(members) != 1:
+    if len(chosen) != 1 or len(members) != 1:
         raise RequestError("sae.attach: say whose it is, with one each: sae.members=[0] sae.sites=[<site>]")
-    folder, at = Path(str(job.sae.attach)), job.sae.at
+    at = job.sae.at
     step = at if at == "last" else at[0] if isinstance(at, list) and len(at) == 1 else None
     if step is None:
         raise RequestError(f"sae.at={at!r}: last, or a list of one step, where an SAE is attached")
-    attach_sae(comparison.cohort, folder, members[0], step, sites[0], job.sae.family, comparison.sites)
-    print(f"attached {folder} to seed {members[0]} at {sites[0]} as {job.sae.family}")
+    folder = Path(str(job.sae.attach))
+    return attachment(
+        comparison.cohort, folder, members[0], step, chosen[0], job.sae.family, comparison.sites
+    )
+
+
+def _attach(job: TrainConfig, comparison: Comparison) -> None:
+    found = _attachment(job, comparison)
+    found.publish()
+    print(f"attached {job.sae.attach} to seed {found.member.seed} at {found.site} as {job.sae.family}")
 
 
 @contextlib.contextmanager
@@ -138,6 +177,8 @@ def _logging(job: TrainConfig, cohort: Cohort, places: Sequence[Place]) -> Itera
             logger.finish(0 if ok else 1)
 
 
-def _memory() -> int:
-    """Bytes of memory in the machine."""
+def _memory(device: torch.device) -> int:
+    """Bytes of memory on the device."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[1])
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

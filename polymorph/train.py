@@ -3,7 +3,7 @@
 import contextlib
 import platform
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
@@ -21,10 +21,10 @@ from polymorph.errors import RequestError, RunError
 from polymorph.models.dyck_transformer import residual_sites
 from polymorph.online_saes import OnlineSAEs, check_online
 from polymorph.report.tracking import Breaker, Tracking
-from polymorph.saes.places import chosen_sites
 from polymorph.saes.trained import Variant
 from polymorph.training.checkpoint import Checkpoint
 from polymorph.training.grouping import is_final
+from polymorph.training.interruption import interruptible
 from polymorph.training.numerics import device_of
 from polymorph.training.run import Training, donor_weights
 
@@ -83,8 +83,21 @@ def train_members(config: TrainConfig) -> dict[int, Status | None]:
             callbacks=lambda checkpoint: _callbacks(cohort, config, checkpoint, loggers, summary),
         )
         states = training.run(config.seeds)
+    _make_up_saes(cohort, config, states)
     _ended_early.extend(seed for seed, status in states.items() if status and status.state == "preempted")
     return states
+
+
+def _make_up_saes(cohort: Cohort, config: TrainConfig, states: Mapping[int, Status | None]) -> None:
+    """Train the SAEs at the end of completed members that the callback did not come to."""
+    ended = {seed: status.step for seed, status in states.items() if status and status.state == "completed"}
+    if config.callbacks.cross_seed.enabled and (saes := _online_saes(cohort, config)) is not None:
+        for seed, step in ended.items():
+            with interruptible() as interruption:
+                saes.train(step, [seed], interruption)
+                if interruption.requested:
+                    _ended_early.append(seed)
+                    return
 
 
 def outcome(jobs: Sequence[TrainConfig]) -> int:
@@ -129,13 +142,16 @@ def _ending(seed: int, status: Status | None) -> str:
 
 def _check_saes(job: TrainConfig) -> None:
     """What can be known of SAEs that come during or after the training, before it."""
+    if job.stage == "model" and job.callbacks.cross_seed.sae == "none":
+        return
     if job.callbacks.cross_seed.sae == "online":
         try:
             check_online(job.sae)
         except ValueError as error:
             raise RequestError(str(error)) from error
-    if job.stage == "all" or job.callbacks.cross_seed.sae != "none":
-        chosen_sites(job.sae, residual_sites(job.model))
+    sae_stage.check_ahead(job, residual_sites(job.model), job.model.d_model)
+    if job.stage == "all":
+        sae_stage.check_against_there(job)
 
 
 def _check_cohort(job: TrainConfig) -> None:
@@ -171,10 +187,14 @@ def _callbacks(
         return []
     device = device_of(config.trainer.accelerator)
     comparison = Comparison(cohort, config.task, config.model, config.probe, device)
+    return [CrossSeed(comparison, checkpoint, loggers, summary, _online_saes(cohort, config))]
+
+
+def _online_saes(cohort: Cohort, config: TrainConfig) -> OnlineSAEs | None:
     variants: dict[str, Variant] = {"online": "online", "final": "distinct"}
-    variant = variants.get(config.callbacks.cross_seed.sae)
-    saes = None if variant is None else OnlineSAEs(comparison, config.sae, variant)
-    return [CrossSeed(comparison, checkpoint, loggers, summary, saes)]
+    if (variant := variants.get(config.callbacks.cross_seed.sae)) is None:
+        return None
+    return OnlineSAEs(Comparison.of(cohort, device_of(config.trainer.accelerator)), config.sae, variant)
 
 
 @contextlib.contextmanager

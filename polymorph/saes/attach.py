@@ -1,21 +1,65 @@
 """SAEs that were made elsewhere with SAELens are checked, and copied into the cohort."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from sae_lens import SAE
 
 from polymorph.checks import nearest
-from polymorph.cohort import Cohort, ConflictError, CorruptError, Member, files, looking
+from polymorph.cohort import Cohort, CorruptError, Member, files, looking
 from polymorph.cohort.plain import sha256
 from polymorph.cohort.publishing import LARGEST_FILE
 from polymorph.errors import RequestError
-from polymorph.saes.stored import CONFIG, WEIGHTS, publish, read_trained, sae_from_files
+from polymorph.saes.stored import CONFIG, WEIGHTS, publish, read_trained, sae_from_files, sae_name
 from polymorph.saes.trained import TrainedSAE
 
 UNFOLDED = ("expected_average_only_in", "covariance_whitening")
 """Norms of the inputs that SAELens folds into the weights when training ends, and then no longer names."""
+
+
+@dataclass(frozen=True)
+class Attachment:
+    """An SAE from elsewhere that fits where it is to go; nothing is written yet."""
+
+    member: Member
+    step: int
+    site: str
+    trained: TrainedSAE
+
+    def publish(self) -> TrainedSAE:
+        """The same again is benign."""
+        publish(self.member, self.step, self.site, self.trained)
+        return read_trained(self.member, self.step, self.site, self.trained.family, "attached")
+
+
+def attachment(
+    cohort: Cohort,
+    folder: Path,
+    seed: int,
+    step: int | Literal["last"],
+    site: str,
+    family: str,
+    sites: Sequence[str],
+) -> Attachment:
+    """The SAE in `folder`, to become variant `attached` of `family`; `RequestError` says what does not fit.
+
+    `folder` holds `cfg.json` and `sae_weights.safetensors`; what else it may hold is not opened. `sites` are
+    those that the cohort's model has.
+    """
+    member = _member(cohort, seed)
+    at = _step(member, step)
+    if site not in sites:
+        raise RequestError(f"site={site!r}{nearest(site, sites)}: one of {', '.join(sites)}")
+    contents = {name: _read(Path(folder), name) for name in (CONFIG, WEIGHTS)}
+    sae = _loaded(contents, Path(folder))
+    _check_fits(sae, cohort.identity["architecture"].get("d_model"), Path(folder))
+    origin = {name: sha256(data) for name, data in contents.items()}
+    facts = {"origin": origin, "architecture": sae.cfg.architecture()}
+    found = Attachment(member, at, site, TrainedSAE(sae, family, "attached", None, facts=facts))
+    _check_free(found)
+    return found
 
 
 def attach_sae(
@@ -27,28 +71,23 @@ def attach_sae(
     family: str,
     sites: Sequence[str],
 ) -> TrainedSAE:
-    """Copy the SAE in `folder` into the cohort, as variant `attached` of `family`; the same again is benign.
+    """Copy the SAE in `folder` into the cohort; `RequestError` says what does not fit, and then nothing was written."""
+    return attachment(cohort, folder, seed, step, site, family, sites).publish()
 
-    `folder` holds `cfg.json` and `sae_weights.safetensors`; what else it may hold is not opened. `sites` are
-    those that the cohort's model has. `RequestError` says what does not fit, and then nothing was written.
-    """
-    member = _member(cohort, seed)
-    at = _step(member, step)
-    if site not in sites:
-        raise RequestError(f"site={site!r}{nearest(site, sites)}: one of {', '.join(sites)}")
-    contents = {name: _read(Path(folder), name) for name in (CONFIG, WEIGHTS)}
-    sae = _loaded(contents, Path(folder))
-    _check_fits(sae, cohort.identity["architecture"].get("d_model"), Path(folder))
-    origin = {name: sha256(data) for name, data in contents.items()}
-    facts = {"origin": origin, "architecture": sae.cfg.architecture()}
+
+def _check_free(found: Attachment) -> None:
+    """A damaged one may be replaced."""
+    member, trained = found.member, found.trained
+    name = sae_name(trained.family, trained.variant)
     try:
-        publish(member, at, site, TrainedSAE(sae, family, "attached", None, facts=facts))
-    except ConflictError as error:
+        there = member.read_sae(found.step, found.site, name).manifest.facts
+    except CorruptError:
+        return
+    if there.get("origin") != trained.facts["origin"]:
         raise RequestError(
-            f"family={family!r}: another SAE was attached as {member.sae_path(at, site, f'{family}-attached')}; "
-            "give this one another family"
-        ) from error
-    return read_trained(member, at, site, family, "attached")
+            f"family={trained.family!r}: another SAE was attached as "
+            f"{member.sae_path(found.step, found.site, name)}; give this one another family"
+        )
 
 
 def _member(cohort: Cohort, seed: int) -> Member:

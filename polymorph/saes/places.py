@@ -62,6 +62,16 @@ def chosen_sites(config: SAEConfig, sites: Sequence[str]) -> list[str]:
     return [site for site in sites if site in asked]
 
 
+def check_choices(config: SAEConfig, seeds: Sequence[int]) -> None:
+    """`RequestError` for members and checkpoints that could not be chosen, of those that are yet to be trained."""
+    if config.members != "all" and not set(_ints("sae.members", config.members)) & set(seeds):
+        raise RequestError(
+            f"sae.members={config.members}: none of seed={list(seeds)}, which this request trains"
+        )
+    if config.at not in ("last", "all"):
+        _ints("sae.at", config.at)
+
+
 def _steps(config: SAEConfig, seed: int, steps: Sequence[int]) -> list[int]:
     if config.at == "last":
         return [steps[-1]]
@@ -78,7 +88,8 @@ def _steps(config: SAEConfig, seed: int, steps: Sequence[int]) -> list[int]:
 def _ints(key: str, values: Any) -> list[int]:
     many = list(values) if isinstance(values, list | tuple) else [values]
     if not many or any(type(value) is not int or value < 0 for value in many):
-        raise RequestError(f"{key}={values!r}: all, last (of a step), or a list of whole numbers from 0 on")
+        words = "all, last" if key == "sae.at" else "all"
+        raise RequestError(f"{key}={values!r}: {words}, or a list of whole numbers from 0 on")
     if len(set(many)) < len(many):
         raise RequestError(f"{key}={values!r}: each of them once")
     return many

@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.loggers import Logger
 from sae_lens import TrainingSAE
 
-from polymorph.cohort import Cohort, CorruptError
+from polymorph.cohort import Cohort, CorruptError, Member
 from polymorph.cohort.differences import side_by_side
 from polymorph.cohort.plain import plain
 from polymorph.errors import RequestError, RunError
@@ -23,9 +23,11 @@ from polymorph.saes.inputs import Inputs, Stream
 from polymorph.saes.loss import STACKABLE
 from polymorph.saes.module import Measured, SAEModule, make_trainer, progress_text
 from polymorph.saes.places import End, Place
-from polymorph.saes.stored import StoredDictionaries, publish, sae_name
+from polymorph.saes.stored import StoredDictionaries, family_and_variant, publish, sae_name
 from polymorph.saes.trained import TrainedSAE
 from polymorph.saes.trainers import Trainer, trainer_of, training_bytes
+
+STOPPED = "sae stopped"
 
 
 @dataclass
@@ -47,20 +49,31 @@ class SAETraining:
     listen: Callable[[], None] = lambda: None
     """Called when Lightning has put its own signal handlers over those that `stopped` waits for."""
     say: Callable[[str], None] = print
+    announced: bool = True
+    """Whether to say what is done, and not only what goes wrong."""
 
     def check(self, places: Sequence[Place]) -> None:
-        """`RequestError` if one is there that was trained with other options."""
+        """`RequestError` if one of the family is there that was trained with other options, whoever's it is."""
         for place in places:
             ours = self._facts(place)
             with contextlib.suppress(CorruptError):
                 self._is_published(place, ours)
+        variants = {place.variant for place in places}
+        ours = {"training": self._training_facts()}
+        for member in self.cohort.members():
+            for step, site, name in member.saes():
+                family, variant = family_and_variant(name)
+                if family == self.config.family and variant in variants:
+                    with contextlib.suppress(CorruptError):
+                        self._is_published(Place(member.seed, step, site, variant), ours)
 
     def run(self, places: Sequence[Place]) -> int:
         """Train those that are not there yet, a stack for every step; how many were published."""
+        self.check(places)
         for seed in sorted({place.seed for place in places}):
             self.cohort.member(seed).sweep()
         missing = [place for place in places if not self._is_there(place)]
-        if len(missing) < len(places):
+        if self.announced and len(missing) < len(places):
             self.say(f"{len(places) - len(missing)} of {len(places)} SAEs of {self.config.family} are there")
         published = 0
         for stack in self._stacks(missing):
@@ -105,19 +118,27 @@ class SAETraining:
 
     def _facts(self, place: Place) -> dict[str, Any]:
         checkpoint = self.cohort.member(place.seed).read_step(place.step).digest
-        return {"training": {**self.config.deciding(), "seed": self.config.seed}, "checkpoint": checkpoint}
+        return {"training": self._training_facts(), "checkpoint": checkpoint}
+
+    def _training_facts(self) -> dict[str, Any]:
+        return {**self.config.deciding(), "seed": self.config.seed}
 
     def _train(self, places: Sequence[Place]) -> int:
         trainer = trainer_of([self._sae(place) for place in places], self.config, self.device)
-        self._announce(places)
+        if self.announced:
+            self._announce(places)
         inputs = Inputs(places, self._open(places), self.config.data_seed)
         # The norms are estimated on batches that no training step has.
         trainer.prepare(inputs.batch(self.config.steps + i) for i in range(2**31))
-        log = Log(places, self.config.family, self.loggers)
+        followed = self.config.at != "last" or any(place.variant == "online" for place in places)
+        log = Log(self.cohort, places, self.config.family, self.loggers, followed)
         module = SAEModule(trainer, inputs.batch, self.config.steps, self.config.log_every, log)
         fit(module, self.device, [_Stop(self.stopped, self.listen), *([_Bar()] if self.progress else [])])
         if module.step < self.config.steps:
             self.say(f"stopped after {module.step} of {self.config.steps} steps; nothing of it is kept")
+            for seed in sorted({place.seed for place in places}):
+                row = {"kind": STOPPED, "step": module.step, "family": self.config.family}
+                self.cohort.member(seed).append_row(row)
             return 0
         return self._publish(places, trainer)
 
@@ -162,35 +183,51 @@ class SAETraining:
     def check_memory(self, places: Sequence[Place], limit_bytes: int) -> None:
         """`RequestError` if training those that are not there takes more than that."""
         stacks = self._stacks([place for place in places if not self._holds(place)])
-        saes = max(map(len, stacks), default=0)
-        needed = training_bytes(saes, self.d, self.config, self.device)
-        if needed > limit_bytes:
-            raise RequestError(
-                f"sae.expansion={self.config.expansion}, sae.batch_size={self.config.batch_size}: {saes} SAEs of "
-                f"{self.d} → {self.d * self.config.expansion} features need about {needed / 2**30:.1f} GiB, and "
-                f"{limit_bytes / 2**30:.1f} GiB are there; train fewer at once with sae.members=[…] or sae.sites=[…]"
-            )
+        check_memory(self.config, max(map(len, stacks), default=0), self.d, self.device, limit_bytes)
+
+
+def check_memory(config: SAEConfig, saes: int, d: int, device: torch.device, limit_bytes: int) -> None:
+    """`RequestError` if training so many SAEs at once takes more than that."""
+    if (needed := training_bytes(saes, d, config, device)) > limit_bytes:
+        raise RequestError(
+            f"sae.expansion={config.expansion}, sae.batch_size={config.batch_size}: {saes} SAEs of "
+            f"{d} → {d * config.expansion} features need about {needed / 2**30:.1f} GiB, and "
+            f"{limit_bytes / 2**30:.1f} GiB are there; train fewer at once with sae.members=[…] or sae.sites=[…]"
+        )
+
+
+def was_stopped(member: Member) -> bool:
+    """Whether the last that its log says is that the training of its SAEs was asked to stop."""
+    rows = member.rows()
+    return bool(rows) and rows[-1].get("kind") == STOPPED
 
 
 @dataclass
 class Log:
     """Every SAE's numbers to the log of its member, and to the member's loggers."""
 
+    cohort: Cohort
     places: Sequence[Place]
     family: str
     loggers: Mapping[int, Logger]
+    by_checkpoint: bool = False
+    """Whether other checkpoints of the same members follow or went before."""
 
     def __call__(self, step: int, measured: Measured) -> None:
         by_name = {name: values.tolist() for name, values in measured.items()}
-        for seed in {place.seed for place in self.places}:
+        for seed in sorted({place.seed for place in self.places}):
             own = dict(self._of_member(seed, by_name))
+            at = sorted({place.step for place in self.places if place.seed == seed})
+            self.cohort.member(seed).append_row({"kind": "sae", "step": step, "checkpoints": at, **own})
             if (logger := self.loggers.get(seed)) is not None:
                 logger.log_metrics(own, step)
 
     def _of_member(self, seed: int, values: Mapping[str, list[float]]) -> Iterator[tuple[str, float]]:
+        """`sae/<name>/<site>/<metric>`; of several checkpoints, with the checkpoint before the site."""
         for index, place in enumerate(self.places):
             if place.seed == seed:
-                where = f"sae/{sae_name(self.family, place.variant)}/{place.site}"
+                at = f"step-{place.step}/" if self.by_checkpoint else ""
+                where = f"sae/{sae_name(self.family, place.variant)}/{at}{place.site}"
                 yield from ((f"{where}/{name}", own[index]) for name, own in values.items())
 
 

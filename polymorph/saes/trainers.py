@@ -56,7 +56,7 @@ class Trainer(Protocol):
 
 
 def trainer_of(saes: Sequence[TrainingSAE[Any]], config: SAEConfig, device: torch.device) -> Trainer:
-    """The trainer that the architecture bears."""
+    """The trainer that the architecture bears; `finish` ends its threads."""
     if config.architecture not in STACKABLE:
         return LoopedTrainer(saes, config, device)
     workers = default_threads() if config.threads is None else config.threads
@@ -71,6 +71,7 @@ def try_options(config: SAEConfig, d_in: int) -> None:
             [training_sae(config, d_in, 0, {})], replace(config, threads=1), torch.device("cpu")
         )
         trainer.step(torch.randn(1, TRIED_TOKENS, d_in, generator=generator))
+        trainer.finish()
     # SAELens checks few of them, and what the others raise is anybody's guess.
     except Exception as error:
         options = ", ".join(f"{key}={value}" for key, value in config.options.items())
@@ -220,6 +221,7 @@ class StackedTrainer:
         self.seen += tokens
 
     def finish(self) -> list[TrainingSAE[Any]]:
+        self.pool.shutdown()
         weights = [stack.member_weights(index) for stack in self.stacks for index in range(stack.size)]
         dead = self.dead.sum(-1)
         for index, (sae, own) in enumerate(zip(self.saes, weights, strict=True)):
