@@ -7,6 +7,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, cast
 
+import polars as pl
+
 from polymorph.analysis import Analysis, find_cohort
 from polymorph.callback import summarise
 from polymorph.checks import nearest
@@ -20,12 +22,17 @@ from polymorph.planted import Planted
 from polymorph.planted_analysis import PlantedAnalysis
 from polymorph.porting import PortRequest, port
 from polymorph.report.bundle import PAGE
+from polymorph.report.data import ReportData
+from polymorph.report.page import left_out
 from polymorph.report.tracking import Tracking
+from polymorph.studies import sae_transfer
 from polymorph.studies.registry import STUDIES
 from polymorph.studies.rows import Row
 from polymorph.training.numerics import algebra_threads, device_of, prepare_process
 
 _PLANTED = "planted:"
+LOGGED = ("explained_variance", "pairing_gain", "delta_ce", "loss_recovered")
+"""Of the transfer of SAEs."""
 _PACKAGES = ("torch", "polars", "matplotlib", "safetensors")
 
 
@@ -94,12 +101,12 @@ def run(config: AnalyzeConfig) -> int:
         return FAILED
     kept = len(analysis.pairs) - computed
     print(f"{len(analysis.pairs)} pairs: {computed} computed now, {kept} from before")
-    for name, reason in analysis.left_out:
+    for name, reason in left_out(analysis.left_out):
         print(f"left out: {name}: {reason}")
     for claim in report.claims:
         if claim.id.startswith("verdict:"):
             print(claim.statement)
-    _log(config, analysis, rows)
+    _log(config, analysis, [*rows, *_transfer(report)])
     print(f"report: {page}")
     return DONE
 
@@ -123,6 +130,13 @@ def _port(config: AnalyzeConfig) -> int:
     )
     print(f"ported: {ported.folder}")
     return DONE
+
+
+def _transfer(report: ReportData) -> list[Row]:
+    """What SAEs are worth on other members, as rows; none where there are no SAEs."""
+    table = report.tables.get(sae_transfer.STUDY)
+    kept = [] if table is None else table.filter(pl.col("metric").is_in(LOGGED)).iter_rows(named=True)
+    return [Row.from_dict(row) for row in kept]
 
 
 def _log(config: AnalyzeConfig, analysis: Analysis | PlantedAnalysis, rows: Sequence[Row]) -> None:

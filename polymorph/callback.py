@@ -118,13 +118,12 @@ class CrossSeed(L.Callback):
 
 
 def summarise(rows: Sequence[Row]) -> dict[str, float]:
-    """Medians over directed pairs, under `compare/<site>/<metric>/<map or control>`; for live charts only."""
+    """Medians over directed pairs, under `compare/<site>/<metric>/<SAEs>/<map or control>`; for charts only."""
     values: dict[str, list[float]] = defaultdict(list)
     for row in rows:
         if row.extra.get("control") != "predict_mean":  # it is the same at every checkpoint
-            values[
-                "/".join(part for part in ("compare", row.site or "", row.metric, _curve(row)) if part)
-            ].append(row.value)
+            path = ("compare", row.site, row.metric, row.extra.get("sae"), _curve(row))
+            values["/".join(str(part) for part in path if part)].append(row.value)
     return {name: median(numbers) for name, numbers in sorted(values.items())}
 
 
