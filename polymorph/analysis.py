@@ -17,6 +17,7 @@ from polymorph.errors import RequestError
 from polymorph.report.bundle import bundle
 from polymorph.report.data import MemberSummary, ReportData
 from polymorph.report.reading import at_last_steps
+from polymorph.saes.stored import StoredDictionaries
 from polymorph.studies import angles, ladder
 from polymorph.studies.evidence import Evidence, check_size
 from polymorph.studies.pairs import End, PairLabel, pairs_of
@@ -98,6 +99,8 @@ class Analysis:
             more, refused = study_tables(evidence, own, self.memory_gib)
             tables |= more
             self.left_out += refused
+            if isinstance(evidence.dictionaries, StoredDictionaries):
+                self.left_out += [("SAE", problem) for problem in evidence.dictionaries.problems]
         report = self._report(tables)
         return bundle(report, self.studies), report, rows, computed
 

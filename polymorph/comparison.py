@@ -123,7 +123,7 @@ class Comparison:
         return ModelStream(models, sites, Dyck(self.task), tokens, seed, self.device, first)
 
     def evidence(self, ends: Sequence[End], pairs: Sequence[PairLabel]) -> Evidence:
-        """What the studies read of these members and their own earlier checkpoints."""
+        """What the studies read of these members and their own earlier checkpoints; damaged SAEs count as none."""
 
         def history(seed: int) -> History:
             def source(steps: Sequence[int]) -> ModelActivations:
@@ -140,7 +140,7 @@ class Comparison:
             self.source(ends),
             self.probe.seed,
             histories=histories,
-            dictionaries=StoredDictionaries(self.cohort),
+            dictionaries=StoredDictionaries(self.cohort, lenient=True),
         )
 
     def _pairs_at_once(self) -> int:

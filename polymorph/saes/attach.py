@@ -55,6 +55,7 @@ def attachment(
     contents = {name: _read(Path(folder), name) for name in (CONFIG, WEIGHTS)}
     sae = _loaded(contents, Path(folder))
     _check_fits(sae, cohort.identity["architecture"].get("d_model"), Path(folder))
+    _check_site(sae, site, sites, Path(folder))
     origin = {name: sha256(data) for name, data in contents.items()}
     facts = {"origin": origin, "architecture": sae.cfg.architecture()}
     found = Attachment(member, at, site, TrainedSAE(sae, family, "attached", None, facts=facts))
@@ -73,6 +74,16 @@ def attach_sae(
 ) -> TrainedSAE:
     """Copy the SAE in `folder` into the cohort; `RequestError` says what does not fit, and then nothing was written."""
     return attachment(cohort, folder, seed, step, site, family, sites).publish()
+
+
+def _check_site(sae: SAE[Any], site: str, sites: Sequence[str], folder: Path) -> None:
+    """What it says of another model's hooks tells nothing here."""
+    own = sae.cfg.metadata.hook_name
+    if own != site and own in sites:
+        raise RequestError(
+            f"site={site!r}: the SAE in {folder} was trained at {own!r}, as its {CONFIG} says in "
+            "metadata.hook_name: attach it there"
+        )
 
 
 def _check_free(found: Attachment) -> None:

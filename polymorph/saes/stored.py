@@ -166,30 +166,59 @@ def read_trained(member: Member, step: int, site: str, family: str, variant: Var
 class StoredDictionaries:
     """The SAEs in a cohort's folder. Each is read and verified once, when it is asked for.
 
-    What there is, is told from the names; what it is, from the facts that it was published with. A damaged SAE
+    What there is, is told from the manifests that are there; what it is, from the facts in them. A damaged SAE
     is listed, and `read` raises `CorruptError`.
     """
 
     cohort: Cohort
+    lenient: bool = field(default=False, kw_only=True)
+    """Whether a damaged SAE counts as none, and is noted in `problems` where it is first asked for."""
+    problems: list[str] = field(default_factory=list, init=False, compare=False)
     _kept: dict[tuple[int, int, str, str], TrainedSAE] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+    _sound: dict[tuple[int, int, str, str], bool] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
 
     def families(self) -> list[str]:
-        names = {name for member in self.cohort.members() for _, _, name in member.saes()}
-        return sorted({family_and_variant(name)[0] for name in names})
+        found: set[str] = set()
+        for member in self.cohort.members():
+            for step, site, name in member.saes():
+                family, _ = family_and_variant(name)
+                if family not in found and self._counts(member, step, site, name):
+                    found.add(family)
+        return sorted(found)
 
     def read(
         self, seed: int, step: int, site: str, family: str, variant: Variant = "distinct"
     ) -> TrainedSAE | None:
         name = sae_name(family, variant)
         if (seed, step, site, name) not in self._kept:
-            member = self.cohort.member(seed)
-            if not member.has_sae(step, site, name):
+            if step not in self.steps(seed, site, family, variant):
                 return None
+            member = self.cohort.member(seed)
             self._kept[seed, step, site, name] = read_trained(member, step, site, family, variant)
         return self._kept[seed, step, site, name]
 
     def steps(self, seed: int, site: str, family: str, variant: Variant = "distinct") -> list[int]:
-        wanted = (site, sae_name(family, variant))
-        return [step for step, *rest in self.cohort.member(seed).saes() if tuple(rest) == wanted]
+        member, name = self.cohort.member(seed), sae_name(family, variant)
+        listed = [step for step, *rest in member.saes() if tuple(rest) == (site, name)]
+        return [step for step in listed if self._counts(member, step, site, name)]
+
+    def _counts(self, member: Member, step: int, site: str, name: str) -> bool:
+        """Whether one that is listed is there: always, or, if lenient, where it can be read, which is tried once.
+
+        What is tried is not kept: of all that is listed, few may be asked for.
+        """
+        if not self.lenient:
+            return True
+        key = (member.seed, step, site, name)
+        if key not in self._sound:
+            try:
+                read_trained(member, step, site, *family_and_variant(name))
+                self._sound[key] = True
+            except CorruptError as error:
+                self.problems.append(str(error))
+                self._sound[key] = False
+        return self._sound[key]

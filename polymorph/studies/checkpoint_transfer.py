@@ -1,8 +1,9 @@
 """Does the SAE of one checkpoint explain another checkpoint of the same member?
 
 As `sae_transfer`, along the training of one member: the SAE of `source_step` on the activations of
-`target_step`, forwards and backwards, as it is and through two maps. On the diagonal, the ceiling, an SAE reads
-the checkpoint that it was trained on. Read on a part of the probe, because k checkpoints have k² of them.
+`target_step`, forwards and backwards, as it is and through two maps, beside the orthogonal one the control
+`covariance_only`, which has not seen the pairing. On the diagonal, the ceiling, an SAE reads the checkpoint that it
+was trained on. Read on a part of the probe, because k checkpoints have k² of them.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,12 +19,20 @@ from polymorph.alignment.maps import Map
 from polymorph.alignment.regression import affine_cv
 from polymorph.alignment.support import filled
 from polymorph.moments import PairMoments
-from polymorph.saes.scores import Metric, Route, SAEScores, placed
+from polymorph.saes.scores import Metric, Route, SAEScores, mean_metrics, placed
 from polymorph.saes.trained import TrainedSAE, Variant
 from polymorph.studies import sae_transfer
 from polymorph.studies.evidence import Evidence, History
+from polymorph.studies.pairs import End
 from polymorph.studies.rows import Row
-from polymorph.studies.sae_transfer import VARIANTS, Use, check_width, score_rows, some_documents
+from polymorph.studies.sae_transfer import (
+    VARIANTS,
+    Use,
+    by_covariance,
+    check_width,
+    score_rows,
+    some_documents,
+)
 from polymorph.studies.trajectory import CHECKPOINTS, spread
 
 STUDY = "checkpoint_transfer"
@@ -71,11 +80,8 @@ class _Member:
     held: Mapping[tuple[str, str], _Held]
 
     def rows(self) -> Iterator[Row]:
-        moments = collect(
-            self.source, self.index, self.evidence.blocks, self.evidence.seed, controls=False
-        ).result()
         for site in sorted({site for site, _ in self.held}):
-            yield from self.at(site, moments[site].fit)
+            yield from self.at(site)
 
     @cached_property
     def steps(self) -> list[int]:
@@ -85,27 +91,31 @@ class _Member:
     def source(self) -> ActivationSource:
         return some_documents(self.history.source(self.steps), DOCUMENTS)
 
-    @cached_property
-    def index(self) -> list[tuple[int, int]]:
+    def index(self, site: str) -> list[tuple[int, int]]:
         """Places in `steps` of every two checkpoints that have SAEs of one family, the earlier one first."""
-        each = (sorted(self.steps.index(step) for step in held.steps) for held in self.held.values())
+        here = [held.steps for (where, _), held in self.held.items() if where == site]
+        each = (sorted(self.steps.index(step) for step in steps) for steps in here)
         return sorted({(i, j) for places in each for i in places for j in places if i < j})
 
-    def at(self, site: str, fit: PairMoments) -> Iterator[Row]:
-        """The rows of one site, from one pass over the activations."""
+    def at(self, site: str) -> Iterator[Row]:
+        """The rows of one site: activations are read there alone, once for the maps and once for the scores."""
+        source = replace(self.source, sites=(site,))  # type: ignore[type-var]  # a dataclass
+        index, blocks = self.index(site), self.evidence.blocks
+        fit = collect(source, index, blocks, self.evidence.seed, controls=False).at(site).fit
         saes = self.saes(site, fit)
         scored = [
-            (use, family, SAEScores(self.evidence.blocks))
-            for use in self.uses(fit)
+            (use, family, [SAEScores(blocks) for _ in use.routes])
+            for use in self.uses(index, fit)
             for family in sorted({family for _, family in saes})
             if {(use.source, family), (use.target, family)} <= saes.keys()
         ]
-        for chunk in self.source.chunks("eval"):
-            for use, family, scores in scored:
+        for chunk in source.chunks("eval"):
+            for use, family, each in scored:
                 sae, x = saes[use.source, family].sae, chunk.values[site][use.target]
-                scores.update(sae, x, chunk.document, use.routes[0])
-        for use, family, scores in scored:
-            yield from self.emit(site, use, saes[use.source, family], scores)
+                for route, scores in zip(use.routes, each, strict=True):
+                    scores.update(sae, x, chunk.document, route)
+        for use, family, each in scored:
+            yield from self.emit(site, use, saes[use.source, family], each)
 
     def saes(self, site: str, fit: PairMoments) -> dict[tuple[int, str], TrainedSAE]:
         """By place in `steps` and family, where the activations are."""
@@ -124,37 +134,38 @@ class _Member:
                 )
         return found
 
-    def uses(self, fit: PairMoments) -> Iterator[Use]:
+    def uses(self, index: Sequence[tuple[int, int]], fit: PairMoments) -> Iterator[Use]:
         """Every checkpoint on itself, and every two of them both ways."""
         yield from (Use(place, place) for place in range(len(self.steps)))
-        forth, back = _maps(filled(fit)), _maps(filled(fit.swap()))
-        for pair, (first, second) in enumerate(self.index):
+        forth, back = _Way(fit), _Way(fit.swap())
+        for pair, (first, second) in enumerate(index):
             for use, there, other in ((Use(first, second), back, forth), (Use(second, first), forth, back)):
-                for name in there:
-                    routes = (Route.of(there[name][pair], other[name][pair]),)
-                    yield replace(use, map=name, routes=routes)
+                for name, fitted in there.maps.items():
+                    yield replace(use, map=name, routes=(Route.of(fitted[pair], other.maps[name][pair]),))
+                yield by_covariance(use, there.total[pair], self.ends(use))
 
-    def emit(self, site: str, use: Use, trained: TrainedSAE, scores: SAEScores) -> Iterator[Row]:
-        """The scores, and what a constant has in the paper's convention."""
-        ends = (self.history.seed, self.steps[use.source]), (self.history.seed, self.steps[use.target])
-        metrics = scores.metrics()
-        of_each = (
-            (use, {metric: metrics[metric] for metric in METRICS}),
-            (replace(use, control="predict_mean"), scores.of_the_mean()),
-        )
+    def ends(self, use: Use) -> tuple[End, End]:
+        return (self.history.seed, self.steps[use.source]), (self.history.seed, self.steps[use.target])
+
+    def emit(self, site: str, use: Use, trained: TrainedSAE, draws: Sequence[SAEScores]) -> Iterator[Row]:
+        """The scores, and beside an estimate or a ceiling what a constant has in the paper's convention."""
+        metrics = mean_metrics(draws)
+        of_each = [(use, {metric: metrics[metric] for metric in METRICS})]
+        if use.control is None:
+            of_each.append((replace(use, control="predict_mean"), draws[0].of_the_mean()))
         for shown, values in of_each:
             yield from score_rows(
                 self.evidence,
                 STUDY,
                 site,
-                ends,
+                self.ends(use),
                 trained.family,
                 values,
                 variant=trained.variant,
                 map=shown.map,
                 control=shown.control,
                 role=shown.role,
-                n_tokens=scores.tokens,
+                n_tokens=draws[0].tokens,
                 n_documents=self.source.documents["eval"],
             )
 
@@ -172,7 +183,17 @@ def _held(evidence: Evidence, history: History) -> dict[tuple[str, str], _Held]:
     return found
 
 
-def _maps(blocks: PairMoments) -> dict[str, Map]:
-    """The maps [pairs] of one way round."""
-    moments = blocks.total()
-    return {"identity": identity(moments), "orthogonal": orthogonal(moments), "affine": affine_cv(blocks)}
+@dataclass(frozen=True)
+class _Way:
+    """The moments [blocks pairs] of one way round, and the maps [pairs] that they fit."""
+
+    fit: PairMoments
+
+    @cached_property
+    def total(self) -> PairMoments:
+        return self.fit.total()
+
+    @cached_property
+    def maps(self) -> dict[str, Map]:
+        rigid = {"identity": identity(self.total), "orthogonal": orthogonal(self.total)}
+        return rigid | {"affine": affine_cv(filled(self.fit))}

@@ -2,7 +2,8 @@
 
 The SAE of the source reads the target's tokens, as they are and mapped to the source, and each feature is
 correlated with itself on the source's own tokens. `source` is thus whose SAE it is, and the maps go from `target`
-to `source`. One SAE takes part, so no seed of an initialisation is shared, and no feature has to be found again.
+to `source`. One SAE takes part, the first of `VARIANTS` that the source has, so no seed of an initialisation is
+shared, and no feature has to be found again.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,12 +27,14 @@ from polymorph.saes.firing import Correlation, fire
 from polymorph.saes.matching import THRESHOLD
 from polymorph.saes.scores import placed
 from polymorph.saes.trained import TrainedSAE
+from polymorph.studies import sae_transfer
 from polymorph.studies.evidence import Evidence
 from polymorph.studies.pairs import End
 from polymorph.studies.rows import Row
+from polymorph.studies.sae_transfer import VARIANTS, first_variant
 
 STUDY = "firing"
-EXTRA_COLUMNS: dict[str, type[pl.DataType]] = {"sae": pl.String, "control": pl.String}
+EXTRA_COLUMNS: dict[str, type[pl.DataType]] = sae_transfer.EXTRA_COLUMNS
 PERMUTED = "documents_permuted"
 PAPER, LIVE = "paper", "live"  # conventions: of all features, and of those that fire on both sides
 OWN, MAPPED, BOTH = "own", "mapped", "both"  # conventions: on whose tokens a feature is live
@@ -56,12 +59,7 @@ def firing_rows(evidence: Evidence) -> Iterator[Row]:
 
 def applies(evidence: Evidence) -> bool:
     """Only where a member that is compared has an SAE."""
-    return any(
-        step in evidence.dictionaries.steps(seed, site, family)
-        for seed, step in {end for pair in evidence.pairs for end in pair.ends}
-        for site in evidence.sites
-        for family in evidence.dictionaries.families()
-    )
+    return any(_has_sae(evidence, end) for end in {end for pair in evidence.pairs for end in pair.ends})
 
 
 @dataclass(frozen=True)
@@ -97,13 +95,13 @@ def _readings(evidence: Evidence, site: str) -> list[_Reading]:
             for pair, (first, second) in enumerate(evidence.index):
                 if place in (first, second):
                     maps, other = (backward, second) if place == first else (forward, first)
-                    about = _about(end, evidence.ends[other], family, role="estimate", n_seeds=2)
+                    about = _about(end, evidence.ends[other], sae, role="estimate", n_seeds=2)
                     found.append(_Reading(sae, place, other, _of_pair(maps, pair), about))
     return found
 
 
 def _read(evidence: Evidence, end: End, site: str, family: str, device: torch.device) -> TrainedSAE | None:
-    found = evidence.dictionaries.read(*end, site, family)
+    found = first_variant(evidence.dictionaries, end, site, family, VARIANTS)
     return None if found is None else replace(found, sae=placed(found.sae, device))
 
 
@@ -118,9 +116,9 @@ def _of_pair(maps: Mapping[str, Map], pair: int) -> dict[str, Map]:
     return {name: fitted[pair] for name, fitted in maps.items()}
 
 
-def _about(source: End, target: End, family: str, **more: Any) -> dict[str, Any]:
+def _about(source: End, target: End, sae: TrainedSAE, **more: Any) -> dict[str, Any]:
     label = {"source": source[0], "target": target[0], "source_step": source[1], "target_step": target[1]}
-    return {**label, **more, "extra": {"sae": family}}
+    return {**label, **more, "extra": {"sae": sae.family, "variant": sae.variant}}
 
 
 def _measure(
@@ -193,12 +191,13 @@ def _own(
 ) -> Iterator[Row]:
     """The share of features that are live on the tokens of their own member: once for each SAE."""
     once = {
-        (reading.sae.family, reading.own): fired for reading, fired in zip(readings, measured, strict=True)
+        (reading.sae.family, reading.own): (reading.sae, fired)
+        for reading, fired in zip(readings, measured, strict=True)
     }
-    for (family, place), fired in once.items():
+    for (_, place), (sae, fired) in once.items():
         sums = next(iter(fired.values())).true
         end = evidence.ends[place]
-        about = _about(end, end, family, role="ceiling", n_seeds=1, convention=OWN, n_tokens=sums.n)
+        about = _about(end, end, sae, role="ceiling", n_seeds=1, convention=OWN, n_tokens=sums.n)
         yield evidence.row(STUDY, site, "eval", "live_fraction", _share(sums.live_x), **about)
 
 
@@ -236,7 +235,10 @@ def _second_readings(evidence: Evidence) -> Iterator[tuple[ActivationSource, lis
 def _has_sae(evidence: Evidence, end: End) -> bool:
     there = evidence.dictionaries
     return any(
-        end[1] in there.steps(end[0], site, family) for site in evidence.sites for family in there.families()
+        end[1] in there.steps(end[0], site, family, variant)
+        for family in there.families()
+        for site in evidence.sites
+        for variant in VARIANTS
     )
 
 
@@ -248,7 +250,7 @@ def _ceilings(evidence: Evidence) -> Iterator[Row]:
             fit = collected.at(site).fit
             maps = _maps(fit.swap())
             readings = [
-                _Reading(sae, one.own, one.other, _of_pair(maps, pair), _twice_about(source, one, family))
+                _Reading(sae, one.own, one.other, _of_pair(maps, pair), _twice_about(source, one, sae))
                 for family in evidence.dictionaries.families()
                 for pair, one in enumerate(twice)
                 if (sae := _read(evidence, one.end, site, family, fit.xx.device)) is not None
@@ -258,7 +260,7 @@ def _ceilings(evidence: Evidence) -> Iterator[Row]:
                 yield from _rows(evidence, site, reading, fired)
 
 
-def _twice_about(source: ActivationSource, one: _Twice, family: str) -> dict[str, Any]:
+def _twice_about(source: ActivationSource, one: _Twice, sae: TrainedSAE) -> dict[str, Any]:
     target = one.end[0], one.other_step
     documents = source.documents["eval"]
-    return _about(one.end, target, family, role="ceiling", n_seeds=1, n_documents=documents)
+    return _about(one.end, target, sae, role="ceiling", n_seeds=1, n_documents=documents)

@@ -7,9 +7,10 @@ an SAE costs far more than a map.
 
 Explained variance after alignment is high wherever covariances match, so beside it stand maps that have not seen
 the pairing, and what the pairing gains over the one that matches covariances. That one is not always the highest
-of them: where features are one-sided a wrong sign costs more than an arbitrary rotation. Spliced into the target
-in place of the site, a reconstruction also has to carry what the target computes from it. Intervals hold the maps
-and the SAEs fixed.
+of them: where features are one-sided a wrong sign costs more than an arbitrary rotation. The control
+`tokens_permuted` of `affine` is another estimator than the estimate beside it: its ridge is tiny, that of the
+estimate cross-validated. Spliced into the target in place of the site, a reconstruction also has to carry what the
+target computes from it. Intervals hold the maps and the SAEs fixed.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -279,16 +280,22 @@ def _routed(use: Use, there: _Way, back: _Way, pair: int, ends: list[End]) -> It
     for name, fitted in () if there.live else there.permuted.items():
         routes = (Route.of(fitted[pair], back.permuted[name][pair]),)
         yield replace(use, map=name, routes=routes, control="tokens_permuted")
-    moments = there.fit[pair]
-    generators = [chunk_generator(draw, *ends[0], *ends[1]) for draw in range(DRAWS + 1)]
-    signs = [covariance_only(moments, generator) for generator in generators[:DRAWS]]
-    noise = [orthogonal(gaussian_cross(moments, generators[DRAWS]))]
-    unpaired = (
-        {"covariance_only": signs} if there.live else {"covariance_only": signs, "matched_gaussian": noise}
-    )
-    for control, drawn in unpaired.items():
-        isometries = tuple(Route(there=one, back=one.inv) for one in drawn)
-        yield replace(use, map="orthogonal", routes=isometries, control=control)
+    yield by_covariance(use, there.fit[pair], ends)
+    if not there.live:
+        noise = orthogonal(gaussian_cross(there.fit[pair], chunk_generator(DRAWS, *ends[0], *ends[1])))
+        route = Route(there=noise, back=noise.inv)
+        yield replace(use, map="orthogonal", routes=(route,), control="matched_gaussian")
+
+
+def by_covariance(use: Use, moments: PairMoments, ends: Sequence[End]) -> Use:
+    """The control `covariance_only` of a use: its draws follow from the ends, whose SAE it is and on whom.
+
+    `moments` are total ones from the member on which the SAE is used to its own.
+    """
+    generators = [chunk_generator(draw, *ends[0], *ends[1]) for draw in range(DRAWS)]
+    drawn = [covariance_only(moments, generator) for generator in generators]
+    routes = tuple(Route(there=one, back=one.inv) for one in drawn)
+    return replace(use, map="orthogonal", routes=routes, control="covariance_only")
 
 
 def _saes(

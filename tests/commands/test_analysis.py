@@ -1,5 +1,6 @@
 """An analysis computes what is missing, says what it leaves out, and does nothing twice."""
 
+import itertools
 import pickle
 import shutil
 from collections.abc import Iterator
@@ -10,10 +11,13 @@ import polars as pl
 import pytest
 from cohorts import UNWATCHED, memory_folder, snapshot, trained
 from ended import Ended, Run
+from sae_lens import StandardSAE, StandardSAEConfig
 
 from polymorph import analyze, command
 from polymorph.cohort import Cohort
 from polymorph.config import AnalyzeConfig
+from polymorph.saes.stored import publish
+from polymorph.saes.trained import TrainedSAE
 from polymorph.studies.registry import STUDIES
 
 FEW = ("checkpoints.powers_until=0", "checkpoints.every=15")
@@ -217,6 +221,39 @@ def test_a_pickle_in_a_checkpoint_is_not_opened(run: Run, mine: Cohort) -> None:
 def test_a_pickle_under_the_name_of_weights_is_not_opened(run: Run, mine: Cohort) -> None:
     (step_folder(mine, 1, 15) / "weights.safetensors").write_bytes(pickle.dumps(Bomb()))
     check_left_out(run, mine, "step-00000015/weights.safetensors")
+
+
+def with_saes(cohort: Cohort, sites: list[str]) -> Cohort:
+    """An SAE of random weights for both members at their last two checkpoints."""
+    for seed, step, site in itertools.product((0, 1), (15, 30), sites):
+        sae = StandardSAE(StandardSAEConfig(d_in=16, d_sae=24))
+        publish(cohort.member(seed), step, site, TrainedSAE(sae, "tiny"))
+    return cohort
+
+
+def test_a_damaged_sae_costs_its_own_rows_alone(run: Run, mine: Cohort) -> None:
+    hurt, whole = sites = ["blocks.0.hook_resid_mid", "blocks.0.hook_resid_post"]
+    path = with_saes(mine, sites).member(0).sae_path(30, hurt, "tiny") / "sae_weights.safetensors"
+    path.write_bytes(path.read_bytes()[:-4])
+    studies = sorted(NEEDING - {"cycles"})
+    ended = analyse(run, mine, study=f"study=[{','.join(studies)}]")
+    assert ended.status == command.DONE, ended
+    (said,) = [line for line in ended.out.splitlines() if line.startswith("left out")]
+    assert said.startswith(f"left out: SAE: {path} has")
+    assert "bytes where" in said
+    folder = mine.folder / "analysis" / "default"
+    assert str(path) in (folder / "report.html").read_text()
+    found = {name: pl.read_parquet(folder / f"{name}.parquet") for name in studies}
+    read = {
+        name: set(rows.filter(pl.col("source_step") == 30).select("source", "site").iter_rows())
+        for name, rows in found.items()
+    }
+    others = {(1, hurt), (0, whole), (1, whole)}
+    assert read["sae_transfer"] == read["firing"] == others
+    assert read["checkpoint_transfer"] == others
+    compared = found["dictionary_match"].filter(metric="comparisons", arrangement="distinct")
+    assert set(compared.select("site", "value").iter_rows()) >= {(hurt, 0), (whole, 1)}
+    assert "nothing new" in analyse(run, mine, study=f"study=[{','.join(studies)}]").out
 
 
 def test_without_any_last_checkpoint_the_others_remain(run: Run, mine: Cohort) -> None:

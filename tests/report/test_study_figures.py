@@ -319,6 +319,23 @@ def test_checkpoints_go_from_the_step_of_the_sae_to_the_one_it_is_used_on(plates
     assert len(plates["checkpoint_transfer"].figure.axes) == 2 * len(SITES) + 1
 
 
+def test_checkpoints_say_what_r_explains_beyond_the_covariance(plates, studied):
+    (draw,) = [draw for name, _, draw in FIGURES if name == "checkpoint_transfer"]
+    every = rows(studied, "checkpoint_transfer")
+    ev = every.filter(metric="explained_variance", convention="centred", map="orthogonal")
+    ev = ev.sort("site", "source", "source_step", "target_step")
+    paired = ev.filter(role="estimate")["value"]
+    unpaired = ev.filter(control="covariance_only")["value"]
+    assert len(paired) == len(unpaired)
+    gap = (paired - unpaired).median()
+    assert gap > 0.05
+    told = plates["checkpoint_transfer"].caption
+    assert f"R explains {gap:.2f} more (median)" in told
+    assert "there is no control" not in told
+    without = every.filter(pl.col("control").ne_missing("covariance_only"))
+    assert "there is no control for that here" in draw(without, studied.ladder).caption
+
+
 SAES = [figure for figure in FIGURES if "sae" in STUDIES[figure[1]].columns]
 
 

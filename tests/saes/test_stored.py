@@ -419,8 +419,35 @@ def test_damage_is_told_when_it_is_read(cohort: Cohort, member: Member, standard
     path.write_bytes(data)
     assert stored.read(3, 10, SITE, "f") is not None
     (path.parent / "manifest.json").unlink()
-    with pytest.raises(CorruptError, match=r"manifest\.json is missing"):
-        StoredDictionaries(cohort).read(3, 10, SITE, "f")
+    nothing = StoredDictionaries(cohort)  # a manifest is written last: without one nothing was published
+    assert nothing.families() == []
+    assert nothing.steps(3, SITE, "f") == []
+    assert nothing.read(3, 10, SITE, "f") is None
+
+
+def test_a_damaged_sae_may_count_as_none(cohort: Cohort, member: Member, standard: SAE[Any]) -> None:
+    for step, family in ((10, "f"), (20, "f"), (10, "g")):
+        publish(member, step, SITE, TrainedSAE(standard, family))
+    for family in "fg":
+        config = member.sae_path(10, SITE, family) / "cfg.json"
+        config.write_bytes(config.read_bytes() + b" ")
+    stored = StoredDictionaries(cohort, lenient=True)
+    for _ in range(2):
+        assert stored.families() == ["f"]
+        assert stored.steps(3, SITE, "f") == [20]
+        assert stored.read(3, 10, SITE, "f") is None
+        assert stored.read(3, 10, SITE, "g") is None
+    whole = stored.read(3, 20, SITE, "f")
+    assert whole is not None
+    assert equal(whole.sae, standard)
+    assert len(stored.problems) == 2  # each once
+    for family, problem in zip("fg", stored.problems, strict=True):
+        assert f"{member.sae_path(10, SITE, family)}/cfg.json has" in problem
+    strict = StoredDictionaries(cohort)
+    assert strict.steps(3, SITE, "f") == [10, 20]
+    with pytest.raises(CorruptError, match="bytes where"):
+        strict.read(3, 10, SITE, "f")
+    assert strict.problems == []
 
 
 def test_files_of_another_kind_are_refused(cohort: Cohort, member: Member, standard: SAE[Any]) -> None:
@@ -593,6 +620,28 @@ def test_an_sae_of_another_width(cohort: Cohort, tmp_path: Path) -> None:
         RequestError, match="reads d_in=6 dimensions, and the cohort's members have d_model=8"
     ):
         attach(cohort, tmp_path / "narrow")
+
+
+def hooked(sae: SAE[Any], folder: Path, name: object) -> Path:
+    sae.cfg.metadata.hook_name = name
+    sae.save_model(folder)
+    return folder
+
+
+def test_an_sae_of_another_site_is_refused(cohort: Cohort, tmp_path: Path, standard: SAE[Any]) -> None:
+    before = snapshot(cohort.folder)
+    with pytest.raises(RequestError, match=f"^site='{SITE}': .* was trained at '{OTHER_SITE}'"):
+        attach(cohort, hooked(standard, tmp_path / "other", OTHER_SITE))
+    assert snapshot(cohort.folder) == before
+    attach(cohort, tmp_path / "other", site=OTHER_SITE)
+
+
+@pytest.mark.parametrize("name", [None, "blocks.7.hook_resid_post", [OTHER_SITE], 3])
+def test_a_hook_that_is_no_site_here_says_nothing(
+    name: object, cohort: Cohort, tmp_path: Path, standard: SAE[Any]
+) -> None:
+    attach(cohort, hooked(standard, tmp_path / "other", name))
+    assert StoredDictionaries(cohort).steps(3, SITE, "theirs", "attached") == [10]
 
 
 def test_folders_that_are_none(cohort: Cohort, made_elsewhere: Path, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -10,7 +10,9 @@ import torch
 from one_sided import CONFIG, N, OneSided, given
 
 from polymorph.activations import Activations, Split
-from polymorph.moments import explained_variance
+from polymorph.alignment.controls import covariance_only
+from polymorph.alignment.pairings import chunk_generator
+from polymorph.moments import MomentAccumulator, explained_variance
 from polymorph.planted import SITE
 from polymorph.saes.trained import GivenDictionaries, TrainedSAE
 from polymorph.studies.checkpoint_transfer import EXTRA_COLUMNS, applies, checkpoint_transfer_rows
@@ -18,6 +20,7 @@ from polymorph.studies.evidence import Evidence, History
 from polymorph.studies.pairs import pairs_of
 from polymorph.studies.registry import study_tables
 from polymorph.studies.rows import Row, table
+from polymorph.studies.sae_transfer import DRAWS
 from polymorph.studies.trajectory import CHECKPOINTS
 
 STEPS = [10, 20, 30]
@@ -111,14 +114,69 @@ def test_the_source_step_is_that_of_the_sae(rotated):
 
 def test_what_is_reported_of_every_two_checkpoints(rotated):
     counted = Counter((row.metric, row.convention, row.extra.get("control")) for row in rotated)
-    each = len(STEPS) + len(STEPS) * (len(STEPS) - 1) * 3  # on the diagonal, and through three maps beside it
+    beside = len(STEPS) * (len(STEPS) - 1)  # the diagonal
+    each = len(STEPS) + beside * 3  # maps
     scores = [("explained_variance", "centred"), ("explained_variance", "paper")]
     kinds = [(*score, control) for score in scores for control in (None, "predict_mean")]
-    assert counted == dict.fromkeys([*kinds, ("l0", None, None)], each)
-    assert {row.value for row in rotated if row.extra.get("control") and row.convention == "centred"} == {0}
+    unpaired = [(*score, "covariance_only") for score in (*scores, ("l0", None))]
+    assert counted == dict.fromkeys([*kinds, ("l0", None, None)], each) | dict.fromkeys(unpaired, beside)
+    constant = [row for row in rotated if row.extra.get("control") == "predict_mean"]
+    assert {row.value for row in constant if row.convention == "centred"} == {0}
     assert all(row.low <= row.value <= row.high for row in rotated)
     assert {(row.n_documents, row.n_tokens) for row in rotated} == {(CONFIG.documents, N)}
     assert len(table(rotated, EXTRA_COLUMNS)) == len(rotated)
+
+
+def test_without_the_pairing_a_checkpoint_is_explained_less(rotated):
+    """Here whole: the score is the mean over maps of random signs from the target to the source and back."""
+    plant = OneSided()
+    for s, t in ((10, 30), (30, 10)):
+        unpaired = find(rotated, s, t, control="covariance_only")
+        assert (unpaired.role, unpaired.map, unpaired.n_seeds) == ("control", "orthogonal", 1)
+        assert unpaired.high < 0.9 < find(rotated, s, t, map="orthogonal").value
+        fit = torch.stack([plant.tokens("fit")[place(step)] for step in (t, s)])
+        document = torch.arange(CONFIG.documents).repeat_interleave(CONFIG.tokens)
+        accumulator = MomentAccumulator([(0, 1)], 16)
+        accumulator.update(fit, document)
+        moments, x = accumulator.result().total()[0], plant.tokens("eval")[place(t)]
+        scores = []
+        for draw in range(DRAWS):
+            R = covariance_only(moments, chunk_generator(draw, SEED, s, SEED, t))
+            with torch.no_grad():
+                x_hat = R.inv(plant.sae(place(s)).sae(R(x).float()).double())
+            scores.append(explained_variance(x_hat, x))
+        assert unpaired.value == pytest.approx(sum(scores) / DRAWS, abs=1e-6)
+        assert max(scores) - min(scores) > 1e-3
+
+
+@dataclass(frozen=True)
+class Listening(Checkpoints):
+    """Members with the same activations at all sites; it notes which were asked for."""
+
+    asked: list[tuple[str, ...]] = field(default_factory=list)
+
+    def chunks(self, split: Split) -> Iterator[Activations]:
+        self.asked.append(tuple(self.sites))
+        for chunk in super().chunks(split):
+            yield replace(chunk, values=dict.fromkeys(self.sites, chunk.values[SITE]))
+
+
+def test_only_the_site_in_hand_is_read():
+    sites = (SITE, "with other steps", "without SAEs")
+    listening = Listening(STEPS, OneSided(), sites)
+    all_of = evidence(
+        saes() | {(SEED, t, sites[1], *k): sae for (_, t, _, *k), sae in saes([20, 30]).items()}
+    )
+    whole = replace(
+        all_of,
+        source=replace(all_of.source, sites=sites),
+        histories=[History(SEED, STEPS, lambda some: replace(listening, steps=some))],
+    )
+    rows = list(checkpoint_transfer_rows(whole))
+    assert set(listening.asked) == {(SITE,), (sites[1],)}
+    alone = list(checkpoint_transfer_rows(evidence(saes())))
+    assert [row for row in rows if row.site == SITE] == alone
+    assert {row.source_step for row in rows if row.site == sites[1]} == {20, 30}
 
 
 def test_it_needs_saes_at_two_checkpoints_of_one_member():

@@ -160,6 +160,50 @@ def test_the_rows_make_a_table_and_repeat_themselves():
     assert list(firing_rows(evidence_of())) == rows
 
 
+def test_the_first_variant_that_a_member_has_is_read():
+    """The one that fires on nothing tells them apart; one with a shared initialisation is never read."""
+    planted = Planted("rotated", CONFIG)
+
+    def rows(variants: dict[str, int], members=(0, 1)) -> list[Row]:
+        saes = {
+            (member, 0, SITE, FAMILY, variant): replace(sae(planted, member, dead), variant=variant)
+            for member in members
+            for variant, dead in variants.items()
+        }
+        evidence = replace(planted_evidence(planted), dictionaries=GivenDictionaries(saes))
+        assert applies(evidence) == any(variant != "shared" for variant in variants)
+        return list(firing_rows(evidence))
+
+    about = {"map": "orthogonal", "convention": "paper"}
+    for variants, read in (
+        ({"online": 0, "attached": FEATURES}, "online"),
+        ({"attached": 0, "shared": FEATURES}, "attached"),
+        ({"distinct": 0, "online": FEATURES}, "distinct"),
+    ):
+        found = rows(variants)
+        assert {row.extra["variant"] for row in found} == {read}
+        assert {row.role for row in found} == {"estimate", "control", "ceiling"}
+        assert value(found, MEAN, **about) > 0.999
+        assert set(table(found, EXTRA_COLUMNS)["variant"]) == {read}
+    assert rows({"shared": 0}) == []
+
+
+def test_the_ceiling_of_an_online_sae_is_read():
+    planted = Planted("rotated", replace(CONFIG, members=2))
+    ends = [(0, 9), (1, 9)]
+    online = replace(sae(planted, 1), variant="online")
+    evidence = Evidence(
+        "planted",
+        ends,
+        pairs_of(ends),
+        planted,
+        histories=[History(0, [0, 4, 9], lambda steps: planted)],
+        dictionaries=GivenDictionaries({(0, 9, SITE, FAMILY, "online"): online}),
+    )
+    about = {"source": 0, "target": 0, "target_step": 4, "role": "ceiling", "convention": "paper"}
+    assert value(list(firing_rows(evidence)), MEAN, map="orthogonal", **about) > 0.999
+
+
 def test_an_sae_of_another_width_is_refused():
     other = Planted("rotated", replace(CONFIG, d=10))
     saes = {(0, 0, SITE, FAMILY, "distinct"): sae(other, 0)}
