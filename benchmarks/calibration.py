@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -108,14 +107,15 @@ def _undetermined_on(word: str, r: str) -> Callable[[Found, Draw], bool]:
 
 
 def _departs(metric: str | None = None, key: str = "") -> Callable[[Found, Draw], bool]:
-    """Haar is rejected, and the median over pairs of the count k̂ is k ± 1.
+    """Haar is rejected, and the least count k̂ of all pairs is k ± 1.
 
-    Of single pairs that cannot be asked: what no member pins is turned by a random rotation, and in about
+    Of every single pair that cannot be asked: what no member pins is turned by a random rotation, and in about
     d·2τ/π of them it has a plane that it turns by less than the error τ, which is pinned for all one can see.
+    What every pair leaves where it is cannot be such a plane.
     """
 
     def holds(claims: Found, draw: Draw) -> bool:
-        counted = metric is None or abs(median(_of_pairs(claims, metric)) - draw[key]) <= 1
+        counted = metric is None or abs(min(_of_pairs(claims, metric)) - draw[key]) <= 1
         return claims["haar"].verdict == "departs from Haar" and counted
 
     return holds

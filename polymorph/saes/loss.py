@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
-from sae_lens import TopKTrainingSAE, TrainingSAE
+from sae_lens import StandardTrainingSAE, TopKTrainingSAE, TrainingSAE
 from sae_lens.saes.sae import TrainStepInput
 from sae_lens.saes.topk_sae import act_times_W_dec
 from torch import Tensor, nn
@@ -31,6 +31,8 @@ class TrainingLoss(nn.Module):
         coefficients: Mapping[str, float],
     ) -> Stepped:
         """`dead` marks the features that have not fired for long; None is that there are none."""
+        if is_plain(self.sae):
+            return plain_loss(self.sae, x, coefficients["l1"])
         given = TrainStepInput(
             sae_in=x,
             coefficients=dict(coefficients),
@@ -44,6 +46,28 @@ class TrainingLoss(nn.Module):
             revival = revival_loss(self.sae, x - out.sae_out, out.hidden_pre, dead)
             loss, losses["auxiliary_reconstruction_loss"] = loss + revival, revival
         return loss, losses, out.feature_acts.detach().sign().sum(0)
+
+
+def is_plain(sae: TrainingSAE[Any]) -> bool:
+    """Whether `plain_loss` is its loss: ReLU with L1, on activations as they are or scaled beforehand."""
+    if type(sae) is not StandardTrainingSAE or sae.cfg.lp_norm != 1:
+        return False
+    return sae.cfg.normalize_activations not in ("layer_norm", "constant_norm_rescale")
+
+
+def plain_loss(sae: StandardTrainingSAE, x: Float[Tensor, "n d"], l1: float) -> Stepped:
+    """`training_forward_pass` of a standard SAE in as few passes over the features [n d_sae] as there can be.
+
+    Features are not negative, so the mean L1 norm of the features weighted by the decoder's norms is a product of
+    the features with those norms, whose gradient is the norms themselves. Biases are added inside the products.
+    """
+    centred = x - sae.b_dec if sae.cfg.apply_b_dec_to_input else x
+    features = torch.addmm(sae.b_enc, centred, sae.W_enc).relu_()
+    rebuilt = torch.addmm(sae.b_dec, features, sae.W_dec)
+    mse_loss = (rebuilt - x).square().sum(-1).mean()
+    l1_loss = l1 * (features @ sae.W_dec.norm(dim=1)).mean()
+    fired = features.detach().sign().sum(0)
+    return mse_loss + l1_loss, {"mse_loss": mse_loss, "l1_loss": l1_loss}, fired
 
 
 def revival_loss(

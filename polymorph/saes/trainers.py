@@ -4,7 +4,7 @@ A trainer takes activations [saes n d] a step and gives every loss component by 
 `SAETrainer`: Adam, a gradient norm of at most 1 a SAE, its schedules, its account of dead features.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import islice
@@ -27,7 +27,7 @@ from polymorph.training.clipping import clip_members
 from polymorph.training.numerics import default_threads
 from polymorph.training.stack import Stack
 
-CACHED = 2**19
+CACHED = 2**20
 """Numbers of features × tokens that are worked on at once on a CPU: a few arrays of them stay in its caches."""
 LEAST_TOKENS = 256
 TRIED_TOKENS = 16
@@ -159,7 +159,10 @@ class StackedTrainer:
         )
         self.coefficients = {name: _schedule(value) for name, value in saes[0].get_coefficients().items()}
         self.scalers = [ActivationScaler() for _ in saes]
-        self.pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
+        self.pool = None
+        if workers > 1:
+            self.pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
+        self._map: Callable[..., Iterator[Any]] = map if self.pool is None else self.pool.map
         self.silent = torch.zeros(len(saes), d_sae, device=device)  # steps since a feature fired
         self.fired = torch.zeros(len(saes), d_sae, device=device)
         self.seen = self.steps = 0
@@ -177,7 +180,7 @@ class StackedTrainer:
             self.seen = 0
         sizes = [stack.size for stack in self.stacks]
         parts = self.scaled(x).split(sizes), self.dead.split(sizes)
-        found = list(self.pool.map(self._gradients, self.stacks, *parts))
+        found = list(self._map(self._gradients, self.stacks, *parts))
         self._update()
         counts = torch.cat([count for _, count in found])
         self._account(counts, x.shape[1])
@@ -221,7 +224,8 @@ class StackedTrainer:
         self.seen += tokens
 
     def finish(self) -> list[TrainingSAE[Any]]:
-        self.pool.shutdown()
+        if self.pool is not None:
+            self.pool.shutdown()
         weights = [stack.member_weights(index) for stack in self.stacks for index in range(stack.size)]
         dead = self.dead.sum(-1)
         for index, (sae, own) in enumerate(zip(self.saes, weights, strict=True)):

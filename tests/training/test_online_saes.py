@@ -21,6 +21,7 @@ SITES = ("blocks.0.hook_resid_mid", "blocks.0.hook_resid_post")
 FEW = ("checkpoints.powers_until=0", "checkpoints.every=10", "trainer.max_steps=20")
 SMALL = (
     *("sae=quick", "sae.batch_size=128", "sae.online_steps=4", "sae.steps=6", "sae.expansion=2"),
+    "sae.threads=1",
     f"sae.sites=[{','.join(SITES)}]",
 )
 STACK = ("seed=[0,1]", *FEW, *SMALL)
