@@ -16,7 +16,14 @@ from polymorph.moments import explained_variance
 from polymorph.saes.stored import StoredDictionaries
 
 SITE = "blocks.0.hook_resid_post"
-SAES = ("sae=quick", "sae.batch_size=256", "sae.steps=40", "sae.expansion=4", "sae.threads=1", f"sae.sites=[{SITE}]")
+SAES = (
+    "sae=quick",
+    "sae.batch_size=256",
+    "sae.steps=40",
+    "sae.expansion=4",
+    "sae.threads=1",
+    f"sae.sites=[{SITE}]",
+)
 
 
 @pytest.fixture(scope="module")
