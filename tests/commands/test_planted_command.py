@@ -27,7 +27,7 @@ SMALL = {
     "accelerator": "cpu",
     "threads": "1",
 }
-KEYS = {"id", "site", "statement", "value", "low", "high", "threshold", "verdict", "reason"}
+KEYS = {"id", "site", "statement", "value", "low", "high", "threshold", "verdict", "reason", "error_rate"}
 Analyse = Callable[..., Ended]
 
 
