@@ -67,8 +67,9 @@ def _initialised(tables: Mapping[str, pl.DataFrame]) -> Iterator[str]:
                 told.append(f"{place} {how}: {number(shared, 2)}, unrelated {number(unrelated, 2)}")
     if told:
         yield (
-            "Features that match between SAEs with one initialisation seed are an artefact of it where SAEs of "
-            f"unrelated data match alike, median share with a cosine above 0.5: {'; '.join(told)}."
+            "Features that match between SAEs with one initialisation seed are no evidence of common features where "
+            "SAEs of noise match alike, which has the members' covariances and nothing else, median share with a "
+            f"cosine above 0.5: {'; '.join(told)}."
         )
 
 

@@ -283,15 +283,21 @@ def test_it_warns_where_the_covariance_alone_makes_an_sae_explain_as_much(studie
 
 
 def test_it_warns_where_unrelated_saes_match_like_those_with_one_seed(studied):
-    (said,) = [text for text in cautions(studied.ladder, studied.tables) if "artefact" in text]
+    (said,) = [
+        text
+        for text in cautions(studied.ladder, studied.tables)
+        if "are no evidence of common features" in text
+    ]
     assert "blocks.0.hook_resid_mid as they are: 1.00, unrelated 1.00" in said
     assert said in Reader(render_page(studied, [])).text
     table = studied.tables["dictionary_match"]
     for name in ("shared", "unrelated"):
         without = table.filter(pl.col("arrangement") != name)
-        assert "artefact" not in " ".join(cautions(studied.ladder, {"dictionary_match": without}))
+        assert "are no evidence of common features" not in " ".join(
+            cautions(studied.ladder, {"dictionary_match": without})
+        )
     apart = pl.when(pl.col("arrangement") == "unrelated").then(0.3).otherwise("value")
-    assert "artefact" not in " ".join(
+    assert "are no evidence of common features" not in " ".join(
         cautions(studied.ladder, {"dictionary_match": table.with_columns(value=apart)})
     )
 

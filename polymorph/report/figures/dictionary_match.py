@@ -130,7 +130,8 @@ def _artefact(rows: pl.DataFrame) -> Iterator[str]:
     if told:
         yield (
             "Median share over 0.5 of shared, and of unrelated, which has no feature to share: "
-            f"{'; '.join(told)}. What unrelated reaches too is the initialisation, not the members."
+            f"{'; '.join(told)}. What unrelated reaches too comes from the "
+            "initialisation or, through R, from the covariances, and not from features."
         )
 
 
