@@ -7,6 +7,7 @@ computed once by whoever comes second.
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 
 import torch
 from transformer_lens import HookedRootModule
@@ -16,6 +17,8 @@ from polymorph.alignment.collect import Collected, collect
 from polymorph.cohort import Cohort, CorruptError, digest
 from polymorph.models.dyck_transformer import DyckTransformer, DyckTransformerConfig, residual_sites
 from polymorph.moments import moment_bytes
+from polymorph.saes.config import SAEConfig
+from polymorph.saes.run import SAETraining
 from polymorph.saes.stored import StoredDictionaries
 from polymorph.studies.evidence import BLOCKS, Evidence, History
 from polymorph.studies.ladder import ladder_rows
@@ -88,7 +91,7 @@ class Comparison:
         left_out: list[str] = []
         for pair in pairs:
             try:
-                there = self._stored(pair)
+                there = self.stored(self.key(pair), pair)
             except CorruptError as error:
                 left_out.append(f"{_label(pair)} at step {pair.target_step}: {error}")
                 continue
@@ -121,6 +124,11 @@ class Comparison:
         """Fresh activations of members at checkpoints, `tokens` a batch."""
         models = [self.load(*end) for end in ends]
         return ModelStream(models, sites, Dyck(self.task), tokens, seed, self.device, first)
+
+    def sae_training(self, config: SAEConfig, first: int = 0) -> SAETraining:
+        """The training of SAEs of these members, on a stream that begins at a step."""
+        stream = partial(self.stream, tokens=config.batch_size, seed=config.data_seed, first=first)
+        return SAETraining(self.cohort, config, self.sites, self.model.d_model, stream, self.device)
 
     def evidence(self, ends: Sequence[End], pairs: Sequence[PairLabel]) -> Evidence:
         """What the studies read of these members and their own earlier checkpoints; damaged SAEs count as none."""
@@ -166,8 +174,8 @@ class Comparison:
             self._digests[seed, step] = self.cohort.member(seed).read_step(step).digest
         return self._digests[seed, step]
 
-    def _stored(self, pair: PairLabel) -> list[Row] | None:
-        key = self.key(pair)
+    def stored(self, key: str, pair: PairLabel) -> list[Row] | None:
+        """The rows of a pair under a key, None if there are none; damaged ones are removed, which is said."""
         try:
             rows = self.cohort.pairs.read(key, _label(pair))
         except CorruptError as error:
@@ -176,14 +184,17 @@ class Comparison:
             return None
         return None if rows is None else [Row.from_dict(row) for row in rows]
 
+    def store(self, key: str, pair: PairLabel, rows: Sequence[Row]) -> None:
+        """Publish the rows of a pair under a key of all that decides them."""
+        facts = {"version": VERSION, "steps": [pair.source_step, pair.target_step]}
+        self.cohort.pairs.publish(key, _label(pair), [row.to_dict() for row in rows], facts)
+
     def _compute(self, pairs: list[PairLabel]) -> list[Row]:
         moments = self.moments(pairs)
         documents = {"fit_documents": self.probe.fit, "eval_documents": self.probe.eval}
         rows = ladder_rows(moments.result(), pairs, self.cohort.name, **documents)
         for pair in pairs:
-            own = [row for row in rows if _is_about(row, pair)]
-            facts = {"version": VERSION, "steps": [pair.source_step, pair.target_step]}
-            self.cohort.pairs.publish(self.key(pair), _label(pair), [row.to_dict() for row in own], facts)
+            self.store(self.key(pair), pair, [row for row in rows if _is_about(row, pair)])
         return rows
 
 

@@ -7,17 +7,15 @@ them, and so that members in processes of their own meet in the cohort's folder.
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
-from polymorph.cohort import CorruptError, digest
-from polymorph.comparison import VERSION, Comparison
-from polymorph.saes.config import SAEConfig
+from polymorph.cohort import digest
+from polymorph.comparison import Comparison
+from polymorph.saes.config import ESTIMATED, SAEConfig
 from polymorph.saes.loss import STACKABLE
 from polymorph.saes.places import Place, chosen_sites
 from polymorph.saes.run import SAETraining
 from polymorph.saes.stored import StoredDictionaries, sae_name
 from polymorph.saes.trained import Variant
-from polymorph.saes.trainers import ESTIMATED
 from polymorph.studies.evidence import Evidence
 from polymorph.studies.pairs import PairLabel
 from polymorph.studies.rows import Row
@@ -79,16 +77,10 @@ class OnlineSAEs:
         )
 
     def _training(self, step: int, interruption: Interruption) -> SAETraining:
-        comparison, config = self.comparison, self.config
         # No two checkpoints see the same documents.
-        first = step * config.steps if self.variant == "online" else 0
-        return SAETraining(
-            comparison.cohort,
-            config,
-            comparison.sites,
-            comparison.model.d_model,
-            partial(comparison.stream, tokens=config.batch_size, seed=config.data_seed, first=first),
-            comparison.device,
+        first = step * self.config.steps if self.variant == "online" else 0
+        return replace(
+            self.comparison.sae_training(self.config, first),
             progress=False,
             stopped=lambda: interruption.requested,
             listen=interruption.listen,
@@ -102,23 +94,10 @@ class OnlineSAEs:
         for pair in pairs:
             if pair.role == "ceiling" or (key := self._key(pair)) is None:
                 continue
-            label = f"seed-{pair.source:04d}--seed-{pair.target:04d}"
-            store = self.comparison.cohort.pairs
-            try:
-                there = store.read(key, label)
-            except CorruptError:
-                store.discard(key, label)
-                there = None
-            if there is not None:
-                rows += [Row.from_dict(row) for row in there]
-                continue
-            own = list(live_rows(self._evidence(pair), self.variant))
-            facts = {
-                "version": VERSION,
-                "study": "sae_transfer",
-                "steps": [pair.source_step, pair.target_step],
-            }
-            store.publish(key, label, [row.to_dict() for row in own], facts)
+            own = self.comparison.stored(key, pair)
+            if own is None:
+                own = list(live_rows(self._evidence(pair), self.variant))
+                self.comparison.store(key, pair, own)
             rows += own
         return rows
 

@@ -8,7 +8,7 @@ from typing import Any, get_args
 import torch
 from sae_lens import SAE
 
-from polymorph.alignment.fit import fit_ladder
+from polymorph.alignment.fit import RUNGS, fit_ladder
 from polymorph.alignment.support import filled
 from polymorph.checks import nearest
 from polymorph.comparison import Comparison
@@ -19,11 +19,6 @@ from polymorph.saes.stored import StoredDictionaries, sae_files, sae_name
 from polymorph.saes.trained import TrainedSAE, Variant
 from polymorph.studies.evidence import BLOCKS
 from polymorph.studies.pairs import End, PairLabel
-
-MAPS = (
-    *("identity", "shift", "signed_permutation", "rotation", "orthogonal"),
-    *("similarity", "reduced_rank", "affine"),
-)
 
 
 @dataclass(frozen=True)
@@ -56,7 +51,7 @@ class PortRequest:
                     f"port.{key}={given[key]!r}: a {'seed' if kind is int else 'name'}; {example}"
                 )
         request = cls(**given)
-        for key, choices in (("map", MAPS), ("variant", get_args(Variant))):
+        for key, choices in (("map", RUNGS), ("variant", get_args(Variant))):
             value = getattr(request, key)
             if value not in choices:
                 raise RequestError(

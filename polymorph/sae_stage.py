@@ -3,7 +3,7 @@
 import contextlib
 import os
 from collections.abc import Iterator, Sequence
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -124,16 +124,7 @@ def _seeds(job: TrainConfig) -> list[int] | None:
 
 
 def _training(job: TrainConfig, comparison: Comparison) -> SAETraining:
-    config = job.sae
-    return SAETraining(
-        comparison.cohort,
-        config,
-        comparison.sites,
-        comparison.model.d_model,
-        partial(comparison.stream, tokens=config.batch_size, seed=config.data_seed),
-        comparison.device,
-        progress=job.trainer.progress,
-    )
+    return replace(comparison.sae_training(job.sae), progress=job.trainer.progress)
 
 
 def _attachment(job: TrainConfig, comparison: Comparison) -> Attachment:

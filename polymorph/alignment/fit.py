@@ -20,6 +20,7 @@ from polymorph.moments import PairMoments, explained_variance_from_sums, pair_mo
 __all__ = [
     "FITS",
     "RELATIVE_RIDGE",
+    "RUNGS",
     "affine",
     "fit_ladder",
     "fit_rotation",
@@ -95,6 +96,8 @@ FITS: dict[str, Callable[[PairMoments], Map]] = {
     "affine": affine,
 }
 """The rungs of the ladder that need the total moments alone, from the smallest family to the largest."""
+RUNGS = (*(name for name in FITS if name != "affine"), "reduced_rank", "affine")
+"""Every rung of the ladder."""
 
 
 def fit_ladder(blocks: PairMoments) -> dict[str, Map]:

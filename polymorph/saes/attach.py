@@ -12,11 +12,9 @@ from polymorph.cohort import Cohort, CorruptError, Member, files, looking
 from polymorph.cohort.plain import sha256
 from polymorph.cohort.publishing import LARGEST_FILE
 from polymorph.errors import RequestError
+from polymorph.saes.config import ESTIMATED
 from polymorph.saes.stored import CONFIG, WEIGHTS, publish, read_trained, sae_from_files, sae_name
 from polymorph.saes.trained import TrainedSAE
-
-UNFOLDED = ("expected_average_only_in", "covariance_whitening")
-"""Norms of the inputs that SAELens folds into the weights when training ends, and then no longer names."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +147,7 @@ def _check_fits(sae: SAE[Any], d_model: Any, folder: Path) -> None:
             f"folder={folder}: its SAE reads d_in={sae.cfg.d_in} dimensions, and the cohort's members have "
             f"d_model={d_model}: an SAE of such a model is needed"
         )
-    if sae.cfg.normalize_activations in UNFOLDED:
+    if sae.cfg.normalize_activations in ESTIMATED:
         raise RequestError(
             f"folder={folder}: normalize_activations={sae.cfg.normalize_activations} is not folded into the "
             "weights yet: take what SAELens saved when training had ended"

@@ -10,6 +10,8 @@ from polymorph.checks import at_least, nearest, one_of
 
 SCHEDULERS = ("constant", "cosineannealing", "cosineannealingwarmrestarts")
 TRAINED_VARIANTS = ("distinct", "shared", "again", "unrelated")
+ESTIMATED = ("expected_average_only_in", "covariance_whitening")
+"""Normalisations of activations that are estimated before training, and folded into the weights when it ends."""
 SET_HERE = ("d_in", "d_sae", "device", "metadata", "dtype", "reshape_activations")
 """Options of an architecture that follow from the cohort, or that only one value of makes sense for."""
 BY_TOKEN = ("constant_norm_rescale", "layer_norm")

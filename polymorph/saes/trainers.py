@@ -21,7 +21,7 @@ from torch import Tensor
 
 from polymorph.errors import RequestError
 from polymorph.saes.build import training_sae
-from polymorph.saes.config import SAEConfig
+from polymorph.saes.config import ESTIMATED, SAEConfig
 from polymorph.saes.loss import STACKABLE, TrainingLoss
 from polymorph.training.clipping import clip_members
 from polymorph.training.numerics import default_threads
@@ -31,8 +31,6 @@ CACHED = 2**20
 """Numbers of features × tokens that are worked on at once on a CPU: a few arrays of them stay in its caches."""
 LEAST_TOKENS = 256
 TRIED_TOKENS = 16
-ESTIMATED = ("expected_average_only_in", "covariance_whitening")
-"""Normalisations of activations that are estimated before training, from batches that are kept until then."""
 
 
 class Trainer(Protocol):

@@ -10,8 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-import polars as pl
-
 from polymorph.activations import ActivationSource
 from polymorph.alignment.collect import collect
 from polymorph.alignment.fit import identity, orthogonal
@@ -21,11 +19,7 @@ from polymorph.alignment.support import filled
 from polymorph.moments import PairMoments
 from polymorph.saes.scores import Metric, Route, SAEScores, mean_metrics, placed
 from polymorph.saes.trained import TrainedSAE, Variant
-from polymorph.studies import sae_transfer
-from polymorph.studies.evidence import Evidence, History
-from polymorph.studies.pairs import End
-from polymorph.studies.rows import Row
-from polymorph.studies.sae_transfer import (
+from polymorph.studies.dictionaries import (
     VARIANTS,
     Use,
     by_covariance,
@@ -33,10 +27,12 @@ from polymorph.studies.sae_transfer import (
     score_rows,
     some_documents,
 )
+from polymorph.studies.evidence import Evidence, History
+from polymorph.studies.pairs import End
+from polymorph.studies.rows import Row
 from polymorph.studies.trajectory import CHECKPOINTS, spread
 
 STUDY = "checkpoint_transfer"
-EXTRA_COLUMNS: dict[str, type[pl.DataType]] = sae_transfer.EXTRA_COLUMNS
 DOCUMENTS = 64
 """Eval documents that are scored, where the source is models."""
 METRICS: tuple[Metric, ...] = (

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
-import polars as pl
 import torch
 from torch import Tensor
 
@@ -27,14 +26,12 @@ from polymorph.saes.firing import Correlation, fire
 from polymorph.saes.matching import THRESHOLD
 from polymorph.saes.scores import placed
 from polymorph.saes.trained import TrainedSAE
-from polymorph.studies import sae_transfer
+from polymorph.studies.dictionaries import VARIANTS, first_variant
 from polymorph.studies.evidence import Evidence
 from polymorph.studies.pairs import End
 from polymorph.studies.rows import Row
-from polymorph.studies.sae_transfer import VARIANTS, first_variant
 
 STUDY = "firing"
-EXTRA_COLUMNS: dict[str, type[pl.DataType]] = sae_transfer.EXTRA_COLUMNS
 PERMUTED = "documents_permuted"
 PAPER, LIVE = "paper", "live"  # conventions: of all features, and of those that fire on both sides
 OWN, MAPPED, BOTH = "own", "mapped", "both"  # conventions: on whose tokens a feature is live

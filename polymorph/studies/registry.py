@@ -13,6 +13,7 @@ from polymorph.studies import (
     angles,
     checkpoint_transfer,
     cycles,
+    dictionaries,
     dictionary_match,
     firing,
     haar,
@@ -104,14 +105,14 @@ STUDIES: dict[str, Study] = {
     "firing": Study(
         "Does an SAE fire on another member as on its own?",
         firing.firing_rows,
-        firing.EXTRA_COLUMNS,
+        dictionaries.EXTRA_COLUMNS,
         firing.applies,
         "an SAE of a member at its checkpoint (python train.py stage=sae)",
     ),
     "sae_transfer": Study(
         "Does the SAE of one member explain another?",
         sae_transfer.sae_transfer_rows,
-        sae_transfer.EXTRA_COLUMNS,
+        dictionaries.EXTRA_COLUMNS,
         sae_transfer.applies,
         "an SAE of a member at its checkpoint (python train.py stage=sae)",
         scope="pairs",
@@ -119,7 +120,7 @@ STUDIES: dict[str, Study] = {
     "checkpoint_transfer": Study(
         "Does the SAE of one checkpoint explain another?",
         checkpoint_transfer.checkpoint_transfer_rows,
-        checkpoint_transfer.EXTRA_COLUMNS,
+        dictionaries.EXTRA_COLUMNS,
         checkpoint_transfer.applies,
         "SAEs of one member at two of its checkpoints (python train.py stage=sae)",
         scope="all",

@@ -15,12 +15,12 @@ from polymorph.alignment.pairings import chunk_generator
 from polymorph.moments import MomentAccumulator, explained_variance
 from polymorph.planted import SITE
 from polymorph.saes.trained import GivenDictionaries, TrainedSAE
-from polymorph.studies.checkpoint_transfer import EXTRA_COLUMNS, applies, checkpoint_transfer_rows
+from polymorph.studies.checkpoint_transfer import applies, checkpoint_transfer_rows
+from polymorph.studies.dictionaries import DRAWS, EXTRA_COLUMNS
 from polymorph.studies.evidence import Evidence, History
 from polymorph.studies.pairs import pairs_of
 from polymorph.studies.registry import study_tables
 from polymorph.studies.rows import Row, table
-from polymorph.studies.sae_transfer import DRAWS
 from polymorph.studies.trajectory import CHECKPOINTS
 
 STEPS = [10, 20, 30]

@@ -8,8 +8,9 @@ from planted_saes import FEATURES, trained
 
 from polymorph.planted import SITE, Planted, PlantedConfig
 from polymorph.saes.trained import GivenDictionaries
+from polymorph.studies.dictionaries import EXTRA_COLUMNS
 from polymorph.studies.evidence import Evidence, History, planted_evidence
-from polymorph.studies.firing import EXTRA_COLUMNS, PERMUTED, applies, firing_rows
+from polymorph.studies.firing import PERMUTED, applies, firing_rows
 from polymorph.studies.pairs import pairs_of
 from polymorph.studies.registry import study_tables
 from polymorph.studies.rows import Row, table

@@ -15,11 +15,12 @@ from polymorph.planted import SITE, Planted
 from polymorph.saes.scores import Route
 from polymorph.saes.trained import GivenDictionaries, TrainedSAE
 from polymorph.studies import evidence as evidence_module
+from polymorph.studies.dictionaries import EXTRA_COLUMNS
 from polymorph.studies.evidence import Evidence, planted_evidence
 from polymorph.studies.pairs import pairs_of
 from polymorph.studies.registry import STUDIES, study_tables
 from polymorph.studies.rows import Row, table
-from polymorph.studies.sae_transfer import EXTRA_COLUMNS, applies, sae_transfer_rows
+from polymorph.studies.sae_transfer import applies, sae_transfer_rows
 
 
 @dataclass(frozen=True)
