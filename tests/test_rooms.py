@@ -22,6 +22,8 @@ ROOMS = (
     "training",
     "activations",
     "functions",
+    "components",
+    "steering",
     "planted",
     "moments",
     "alignment",
