@@ -1,7 +1,7 @@
 """A cohort analysed: what is missing is computed, and tables, figures and the report are written."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +18,7 @@ from polymorph.report.bundle import bundle
 from polymorph.report.data import MemberSummary, ReportData
 from polymorph.report.reading import at_last_steps
 from polymorph.saes.stored import StoredDictionaries
+from polymorph.steering.request import Steering
 from polymorph.studies import angles, ladder
 from polymorph.studies.evidence import Evidence, check_size
 from polymorph.studies.pairs import End, PairLabel, pairs_of
@@ -39,6 +40,8 @@ class Analysis:
     """Which pairs are compared: see `studies.pairs.SCHEMES`."""
     memory_gib: float = 8.0
     """For the moments of the pairs at the last step, which are held together."""
+    steering: Steering = field(default_factory=Steering)
+    """By what members are steered, beside what is built in."""
     provenance: Mapping[str, str] = field(default_factory=dict)
     left_out: list[tuple[str, str]] = field(default_factory=list)
 
@@ -47,6 +50,7 @@ class Analysis:
         self.members = self._members()
         self.pairs = self._pairs()
         self._check_size()
+        self._check_steering()
 
     @property
     def name(self) -> str:
@@ -76,6 +80,7 @@ class Analysis:
             "left out": self.left_out,
             "provenance": dict(self.provenance),
             "saes": self._saes(),
+            "steering": self.steering.identity(),
         }
         return digest({"pairs": pairs, "logs": logs, "version": VERSION, **choice})
 
@@ -154,11 +159,16 @@ class Analysis:
         ends = self._last_ends()
         check_size(len(ends), len(pairs_of(ends, self.scheme)), self.d, self.memory_gib)
 
+    def _check_steering(self) -> None:
+        """`RequestError` for a site or a contrast that the members or their task do not have."""
+        task, probe = self.comparison.task, self.comparison.probe
+        self.steering.check(self.comparison.sites, task, task.probe(probe, "fit", self.device))
+
     def _evidence(self) -> Evidence | None:
         """The pairs at the last step whose checkpoints can be read; None without any."""
         pairs = [pair for pair in pairs_of(self._last_ends(), self.scheme) if pair in self.pairs]
         ends = [end for end in self._last_ends() if any(end in pair.ends for pair in pairs)]
-        return self.comparison.evidence(ends, pairs) if pairs else None
+        return replace(self.comparison.evidence(ends, pairs), steering=self.steering) if pairs else None
 
     def _leave_out_unreadable(self) -> None:
         readable = []

@@ -25,6 +25,7 @@ from polymorph.report.bundle import PAGE
 from polymorph.report.data import ReportData
 from polymorph.report.page import left_out
 from polymorph.report.tracking import Tracking
+from polymorph.steering.request import Steering
 from polymorph.studies import sae_transfer
 from polymorph.studies.registry import STUDIES
 from polymorph.studies.rows import Row
@@ -54,6 +55,7 @@ def prepare(config: AnalyzeConfig) -> Analysis | PlantedAnalysis:
         studies=_studies(config.study),
         scheme=config.pairs,
         memory_gib=config.memory_gib,
+        steering=Steering.of(config.contrasts, config.steering),
         provenance=provenance,
     )
 
@@ -61,6 +63,8 @@ def prepare(config: AnalyzeConfig) -> Analysis | PlantedAnalysis:
 def _planted(config: AnalyzeConfig, provenance: Mapping[str, str]) -> PlantedAnalysis:
     if config.seeds != "all" or config.step != "all":
         raise RequestError(f"cohort={config.cohort}: a planted cohort has planted.members, not seeds or step")
+    if Steering.of(config.contrasts, config.steering) != Steering():
+        raise RequestError(f"cohort={config.cohort}: a planted cohort computes nothing that could be steered")
     try:
         planted = Planted(config.cohort.removeprefix(_PLANTED), config.planted)
     except ValueError as error:

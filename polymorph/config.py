@@ -17,6 +17,7 @@ from polymorph.opening import TASKS, task_identity
 from polymorph.planted import PlantedConfig
 from polymorph.report.tracking import LoggerConfig
 from polymorph.saes.config import SAEConfig
+from polymorph.steering.request import SteeringOptions
 from polymorph.studies.pairs import SCHEMES
 from polymorph.tasks.task import ProbeConfig
 from polymorph.training.config import ACCELERATORS, CheckpointsConfig, OptimizerConfig, TrainerConfig
@@ -181,6 +182,10 @@ class AnalyzeConfig:
     """`all`, each member with the first (`anchor`), or each with the next (`chain`)."""
     memory_gib: float = 8.0
     """For the moments of all pairs at the last step; what needs more is refused with its size."""
+    contrasts: Any = None
+    """For the study `steering`, beside what is built in: a list such as
+    `contrasts=[{name:deeper,positive:{depth:3},negative:{depth:2}},{name:mood,prompts:mood.jsonl}]`."""
+    steering: SteeringOptions = field(default_factory=SteeringOptions)
     planted: PlantedConfig = field(default_factory=PlantedConfig)
     """How `cohort=planted:<kind>` is made."""
     port: Any = None

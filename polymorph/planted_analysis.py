@@ -19,8 +19,10 @@ from polymorph.studies.pairs import PairLabel, pairs_of
 from polymorph.studies.registry import study_tables
 from polymorph.studies.rows import Row, table
 
-FOREIGN = tuple(f"study {name}" for name in ("trajectory", "layers", "loss_by_position"))
-"""What a planted cohort cannot have: it has one site, was not trained, and says nothing."""
+OF_TRAINING, OF_SITES = ("trajectory",), ("layers",)
+OF_ANSWERS = ("loss_by_position", "equivalence", "stitching", "steering", "weights", "components", "bars")
+FOREIGN = tuple(f"study {name}" for name in OF_TRAINING + OF_SITES + OF_ANSWERS)
+"""What a planted cohort cannot have: it was not trained, has one site, and is activations without a model."""
 
 
 @dataclass

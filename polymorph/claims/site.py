@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from polymorph.claims.bars import bar_claims
 from polymorph.claims.claim import Claim
 from polymorph.claims.error_rate import error_rate
 from polymorph.claims.estimate import Estimate, estimate
@@ -112,7 +113,7 @@ class Site:
 
 
 def claims_of(tables: Tables) -> list[Claim]:
-    """The claims of all sites from the tables of the studies at the last step of every member.
+    """The claims of all sites from the tables of the studies at the last step of every member, then those of bars.
 
     The primary family, adjusted by Holm, holds the pairing test and the registered Haar test of every site.
     """
@@ -126,7 +127,8 @@ def claims_of(tables: Tables) -> list[Claim]:
     }
     adjusted = holm(tests)
     discovered = _secondary(sites)
-    return [claim for site in sites for claim in _claims(site, adjusted, len(tests), discovered)]
+    own = [claim for site in sites for claim in _claims(site, adjusted, len(tests), discovered)]
+    return [*own, *bar_claims(tables)]
 
 
 def _claims(

@@ -17,7 +17,7 @@ from polymorph.report.figures import draw_all
 from polymorph.report.plate import Drawn, Plate
 from polymorph.report.reading import at_last_steps, ladder_of
 from polymorph.report.summary import Summary, summarise
-from polymorph.report.verdicts import how_decided, verdicts_of
+from polymorph.report.verdicts import bars_of, how_decided, verdicts_of
 from polymorph.report.write import data_uri, saved
 from polymorph.studies.registry import STUDIES
 
@@ -45,6 +45,7 @@ def render_page(
             lead=_lead(report, last, summary),
             facts=_about(report),
             verdicts=verdicts_of(report.claims),
+            bars=bars_of(report.claims),
             decided=how_decided(_seeds(report, last)),
             sentences=[] if report.trained else _sentences(report.members),
             distributions=in_reading_order([name for member in report.members for name in member.accuracies]),

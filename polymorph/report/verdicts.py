@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from polymorph.claims import Claim
+from polymorph.claims.bars import EVERYWHERE
 from polymorph.claims.multiplicity import LEVEL
 from polymorph.claims.site import BEYOND_AFFINE, GAP
 from polymorph.report.wording import counted
@@ -60,6 +61,11 @@ def verdicts_of(claims: Sequence[Claim]) -> list[Verdict]:
         for kind, claim in kinds
         if kind == "verdict"
     ]
+
+
+def bars_of(claims: Sequence[Claim]) -> list[Claim]:
+    """Those about whole members, which no site has."""
+    return [claim for claim in claims if claim.site == EVERYWHERE]
 
 
 def how_decided(seeds: int) -> str:

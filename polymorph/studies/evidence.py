@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 
@@ -14,11 +14,13 @@ from polymorph.functions import Functions
 from polymorph.moments import PairMoments, moment_bytes
 from polymorph.planted import Planted
 from polymorph.saes.trained import Dictionaries, GivenDictionaries
+from polymorph.steering.request import Steering
 from polymorph.studies.pairs import End, PairLabel, pairs_of
 from polymorph.studies.rows import Role, Row
 
 BLOCKS = 16
 """Blocks of documents: 15 degrees of freedom for every interval."""
+T = TypeVar("T")
 LINED_UP = 2**27
 """float64 numbers of pairs in blocks, lined up for the algebra: a gigabyte for each split."""
 
@@ -57,6 +59,16 @@ class Evidence:
     """Opens members at checkpoints for what they compute; None where there are only activations."""
     dictionaries: Dictionaries = field(default_factory=GivenDictionaries)
     """The SAEs of the members; those of earlier checkpoints are found under the steps of `histories`."""
+    steering: Steering = field(default_factory=Steering)
+    """Which contrasts members are steered by beside those that are built in, where, and how strongly."""
+    _made: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def once(self, what: str, make: Callable[[], T]) -> T:
+        """What several studies read of the members, made by the first that asks."""
+        if what not in self._made:
+            self._made[what] = make()
+        found: T = self._made[what]
+        return found
 
     @property
     def sites(self) -> Sequence[str]:

@@ -11,10 +11,13 @@ import polars as pl
 from polymorph.errors import RunError
 from polymorph.studies import (
     angles,
+    bars,
     checkpoint_transfer,
+    components,
     cycles,
     dictionaries,
     dictionary_match,
+    equivalence,
     firing,
     haar,
     isometry,
@@ -25,8 +28,11 @@ from polymorph.studies import (
     pairing,
     sae_transfer,
     sample_efficiency,
+    steering,
+    stitching,
     support,
     trajectory,
+    weights,
 )
 from polymorph.studies.evidence import Evidence
 from polymorph.studies.rows import Row, table
@@ -69,11 +75,35 @@ STUDIES: dict[str, Study] = {
         "members that say labels",
         scope="all",
     ),
+    "equivalence": Study(
+        "Do the members compute the same function?",
+        equivalence.equivalence_rows,
+        equivalence.EXTRA_COLUMNS,
+        equivalence.applies,
+        "members that are models",
+        scope="all",
+    ),
+    "stitching": Study(
+        "Can the upper part of one member read the lower part of another through a map?",
+        stitching.stitching_rows,
+        stitching.EXTRA_COLUMNS,
+        stitching.applies,
+        "members that are models",
+        scope="pairs",
+    ),
     "massive_activations": Study(
         "Do a few dimensions carry the residual stream, and the numbers of the other studies with it?",
         massive_activations.massive_activation_rows,
         massive_activations.EXTRA_COLUMNS,
         scope="pairs",
+    ),
+    "steering": Study(
+        "Do steering vectors of one member work on another, and through which map?",
+        steering.steering_rows,
+        steering.EXTRA_COLUMNS,
+        steering.applies,
+        "members that are models",
+        scope="all",
     ),
     "isometry": Study("Is an isometry possible?", isometry.isometry_rows, scope="pairs"),
     "ladder": Study(
@@ -115,7 +145,31 @@ STUDIES: dict[str, Study] = {
         sample_efficiency.EXTRA_COLUMNS,
         scope="pairs",
     ),
+    "weights": Study(
+        "Are two members one model up to the symmetries of their architecture?",
+        weights.weight_rows,
+        weights.EXTRA_COLUMNS,
+        weights.applies,
+        "models of an architecture with a table of symmetries (polymorph/models/symmetries.py)",
+        scope="all",
+    ),
     "angles": Study("By which angles does R turn?", angles.angles_of, angles.EXTRA_COLUMNS, scope="pairs"),
+    "components": Study(
+        "Do the same parts matter in every member, and can that be predicted?",
+        components.component_rows,
+        components.EXTRA_COLUMNS,
+        components.applies,
+        "members that are models",
+        scope="all",
+    ),
+    "bars": Study(
+        "Which of the paper's four bars does the cohort pass, and which would a decoy pass too?",
+        bars.bar_rows,
+        bars.EXTRA_COLUMNS,
+        bars.applies,
+        "members that are models",
+        scope="all",
+    ),
     "dictionary_match": Study(
         "Do the SAEs of two members have the same features?",
         dictionary_match.dictionary_match_rows,

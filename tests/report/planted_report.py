@@ -14,14 +14,20 @@ from torch import Tensor
 from polymorph.activations import Activations, DocumentLosses, Edit, Predictions, Split
 from polymorph.alignment.collect import Collected
 from polymorph.claims import claims_of
+from polymorph.functions import Functions
+from polymorph.models.architecture import HookedModel
+from polymorph.models.dyck_transformer import DyckTransformerConfig
+from polymorph.models.symmetries import symmetries_of
 from polymorph.report.data import MemberSummary, ReportData
 from polymorph.report.reading import at_last_steps
 from polymorph.saes.trained import GivenDictionaries, TrainedSAE, Variant
 from polymorph.studies import angles, ladder
 from polymorph.studies.evidence import Evidence, History
-from polymorph.studies.pairs import PairLabel, pairs_of
+from polymorph.studies.pairs import End, PairLabel, pairs_of
 from polymorph.studies.registry import STUDIES
 from polymorph.studies.rows import Row, table
+from polymorph.tasks.dyck import Dyck
+from polymorph.tasks.task import ProbeConfig
 
 DOCUMENTS, LENGTH, DISTRIBUTIONS = 60, 8, ("train", "compositional", "long")
 SITES = {"blocks.0.hook_resid_mid": 0.3, "blocks.0.hook_resid_post": 0.7, "blocks.1.hook_resid_mid": 1.0}
@@ -166,6 +172,44 @@ class Source:
         return DocumentLosses(total, torch.full((DOCUMENTS,), LENGTH))
 
 
+@functools.cache
+def transformer(d: int) -> DyckTransformerConfig:
+    """Of members that are models, with the sites of `SITES` among its own."""
+    return DyckTransformerConfig(d_model=d, n_heads=2, d_head=8, d_mlp=32, init_std=0.15)
+
+
+@functools.cache
+def learned(d: int) -> Mapping[str, Tensor]:
+    """The weights of one small model after a short training: better at every head than a constant answer."""
+    model, task = transformer(d).untrained(99), Dyck()
+    optimiser = torch.optim.Adam(model.parameters(), lr=0.01)
+    for step in range(120):
+        chunk = task.fresh(0, step, 1024, torch.device("cpu"))
+        said = model(*chunk.arguments, **chunk.keywords)
+        labels = {head: own[chunk.kept] for head, own in chunk.labels.items()}
+        losses = [torch.nn.functional.cross_entropy(said[head][chunk.kept], labels[head]) for head in labels]
+        optimiser.zero_grad()
+        torch.stack(losses).sum().backward()
+        optimiser.step()
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+def model(seed: int, step: int, last: int, d: int) -> HookedModel:
+    """Of a member at a step: weights of its own, out of which training makes those of all."""
+    done = 0.97 * math.log1p(step) / math.log1p(last)
+    made = transformer(d).untrained(seed)
+    own = made.state_dict()
+    made.load_state_dict({name: (1 - done) * own[name] + done * value for name, value in learned(d).items()})
+    return made.eval().requires_grad_(False)
+
+
+def functions(ends: Sequence[End], last: int, d: int = 16) -> Functions:
+    """What members compute; their activations in `Source` are others, with the same sites."""
+    models = [model(*end, last, d) for end in ends]
+    probe, device = ProbeConfig(DOCUMENTS, DOCUMENTS), torch.device("cpu")
+    return Functions(models, tuple(SITES), Dyck(), probe, device, None, symmetries_of(transformer(d)))
+
+
 def sae(seed: int, variant: Variant, early: bool = False, d: int = 16) -> TrainedSAE:
     """Of a member, in float32: its latent dimensions as features, in an order of its own, and a little turned.
 
@@ -215,6 +259,7 @@ def evidence_of(given: ReportData, saes: GivenDictionaries | None = None, massiv
         Source(tuple(ends), last, one_sided=one_sided, massive=massive),
         blocks=8,
         histories=histories,
+        functions=functools.partial(functions, last=last),
         dictionaries=GivenDictionaries() if saes is None else saes,
     )
 

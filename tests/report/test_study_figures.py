@@ -11,7 +11,7 @@ from planted_report import dictionaries, evidence_of
 
 from polymorph.report.counting import study_behind
 from polymorph.report.data import MemberSummary, ReportData
-from polymorph.report.figures import AFTER, BEFORE, dictionary_match, draw_all
+from polymorph.report.figures import AFTER, BEFORE, dictionary_match, draw_all, equivalence, stitching
 from polymorph.report.look import CEILING, CONTROL_COLOURS, INK, MAP_COLOURS, R2_FLOOR
 from polymorph.report.plate import Drawn, Missing, Plate
 from polymorph.report.reading import at_last_steps, completed, schema_of
@@ -50,7 +50,8 @@ def test_every_study_has_a_figure(plates):
 def test_a_caption_counts_what_stands_behind_its_figure(plates, name, study, _draw):
     caption = plates[name].caption
     assert "3 seeds (0, 1, 2)" in caption
-    assert "60 documents" in caption or study == "pairing"  # which permutes documents of one length alone
+    # pairing permutes documents of one length alone, and bars have documents of their own
+    assert "60 documents" in caption or study in ("pairing", "bars")
     assert "documents" in caption
     assert "tokens" in caption
     assert "interval" in caption
@@ -182,6 +183,43 @@ def test_losses_are_lines_by_tokens_read_under_the_entropy_of_the_labels(plates,
     assert "60 documents, 480 tokens" in plates["loss_by_position"].caption
 
 
+def test_answers_are_dots_by_head_above_their_agreement(plates, studied):
+    table = rows(studied, "equivalence").filter(distribution="train", head="all", role="estimate")
+    axes = plates["equivalence"].figure.axes
+    assert [panel.get_title(loc="left") for panel in axes[:3]] == ["train", "compositional", "long"]
+    assert [label.get_text() for label in axes[0].get_yticklabels()] == ["depth", "tok", "valid", "all heads"]
+    for panel, metric in ((axes[0], "relative_kl"), (axes[3], "agreement")):
+        places, values = dots(panel, equivalence.MEMBERS.strip.colour)[3]
+        assert values == table.filter(metric=metric).sort("source", "target")["value"].to_list()
+        assert {round(place) for place in places} == {3}
+    nats = table.filter(metric="kl")["value"].median()
+    assert f"two members {nats:.3f}, one member at its last two checkpoints" in plates["equivalence"].caption
+    assert "Untrained members answer nearly alike" in plates["equivalence"].caption
+    late = rows(studied, "equivalence").filter(pl.col("control").ne_missing("untrained"))
+    assert "Untrained members" not in equivalence.plate(late, studied.ladder).caption
+
+
+def test_stitched_losses_are_dots_of_all_heads_by_site(plates, studied):
+    table = rows(studied, "stitching").filter(head="all", site=SITES[1])
+    losses, shares = plates["stitching"].figure.axes
+    own = table.filter(metric="delta_loss_target", map="affine", role="estimate").sort("source", "target")
+    places, values = dots(losses, MAP_COLOURS["affine"])[1]
+    assert values == own["value"].to_list()
+    assert {round(place) for place in places} == {1}
+    assert dots(shares, MAP_COLOURS["affine"])[1][1] == []  # the maps are of other activations: all below −1
+    assert "below −1 lie off the scale" in plates["stitching"].caption
+    fair = rows(studied, "stitching").with_columns(
+        value=pl.when(pl.col("metric") == "loss_recovered").then(0.3).otherwise("value")
+    )
+    plate = stitching.plate(fair, studied.ladder)
+    assert dots(plate.figure.axes[1], MAP_COLOURS["affine"])[1][1] == [0.3] * 6
+    assert "off the scale" not in plate.caption
+    early = rows(studied, "stitching").filter(pl.col("control").ne_missing("untrained"))
+    without = stitching.plate(early, studied.ladder).caption
+    assert "no checkpoints from before training" in without
+    assert "no checkpoints from before training" not in plates["stitching"].caption
+
+
 def test_a_trajectory_goes_from_the_earlier_step_to_the_later_above_the_diagonal(plates, studied):
     table = rows(studied, "trajectory").filter(
         site=SITES[0], source_step=0, target_step=64, metric="r2", map="orthogonal"
@@ -206,7 +244,7 @@ def test_curves_by_component_are_medians_over_pairs(plates, studied):
     table = rows(studied, "support").filter(
         convention="per_component", map="orthogonal", site=SITES[2], component=0
     )
-    line = plates["components"].figure.axes[2].get_lines()[0]
+    line = plates["principal_components"].figure.axes[2].get_lines()[0]
     assert line.get_label() == "orthogonal"
     assert np.asarray(line.get_ydata())[0] == pytest.approx(table["value"].median())
 
@@ -308,6 +346,34 @@ def test_splices_are_dots_of_both_metrics_and_need_models(plates, studied):
     missing = draw(unread, studied.ladder)
     assert isinstance(missing, Missing)
     assert "needs models" in missing.reason
+
+
+def test_weights_are_dots_by_group_beside_their_controls(plates, studied):
+    table = rows(studied, "weights")
+    errors, paths, agreement, scores = plates["weights"].figure.axes
+    groups = [label.get_text() for label in errors.get_yticklabels()]
+    place = groups.index("blocks.1.attn.qk")
+    one = table.filter(metric="relative_mse", group="blocks.1.attn.qk").sort("source", "target")
+    for colour, open_marks, about in (
+        (MAP_COLOURS["identity"], False, {"map": "identity", "role": "estimate"}),
+        (MAP_COLOURS["affine"], False, {"map": "gauge", "role": "estimate"}),
+        (CONTROL_COLOURS["covariance_only"], True, {"control": "own_rotations"}),
+        (CEILING, True, {"map": "gauge", "role": "ceiling"}),
+    ):
+        own = one.filter(pl.col("control").eq_missing(about.pop("control", None)), **about)["value"].to_list()
+        (values,) = [x for y, x in dots(errors, colour, open_marks) if {round(at) for at in y} == {place}]
+        assert values == own
+    way = table.filter(metric="interpolated_loss", map="gauge", role="estimate", source=0, target=1)
+    drawn = [
+        list(line.get_ydata()) for line in paths.get_lines() if line.get_color() == MAP_COLOURS["affine"]
+    ]
+    assert way.sort("fraction")["value"].to_list() in drawn
+    for axes, metric in ((agreement, "agreement_on_support"), (scores, "r2")):
+        own = table.filter(metric=metric, map="gauge", role="estimate", site=SITES[1]).sort(
+            "source", "target"
+        )
+        assert dots(axes, MAP_COLOURS["affine"])[1][1] == own["value"].to_list()
+    assert "3 members under a random element of the gauge: found again" in plates["weights"].caption
 
 
 def test_matches_are_dots_by_arrangement_before_the_range_of_chance(plates, studied):
@@ -414,9 +480,23 @@ def test_families_have_panels_or_rows_of_their_own(studied, name, study, draw: D
 
 def test_hostile_sites_are_drawn_as_they_are(studied):
     for (_, study, draw), name in zip(FIGURES, itertools.cycle(HOSTILE), strict=False):
+        if study == "equivalence":  # which has heads and distributions, and no sites
+            table = rows(studied, study).with_columns(head=pl.lit(name), distribution=pl.lit(name))
+            ElementTree.fromstring(saved(draw(table, studied.ladder.clear()).figure, "svg"))
+            continue
+        if study in ("components", "bars"):  # which have components and decoys, and no sites
+            column = "component" if study == "components" else "distribution"
+            named = pl.when(pl.col(column).is_null() | (pl.col(column) == "mixture")).then(column)
+            table = rows(studied, study).with_columns(named.otherwise(pl.lit(name)).alias(column))
+            ElementTree.fromstring(saved(draw(table, studied.ladder.clear()).figure, "svg"))
+            continue
         table = rows(studied, study).filter(pl.col("site") == SITES[2]).with_columns(site=pl.lit(name))
         if study == "layers":
             table = table.filter(pl.col("source_site") == SITES[2]).with_columns(source_site=pl.lit(name))
+        if study == "weights":  # which has groups of weights beside its sites
+            named = pl.when(pl.col("group").is_in(["mean", "max"])).then("group").otherwise(pl.lit(name))
+            others = rows(studied, study).filter(pl.col("site").is_null()).with_columns(group=named)
+            table = pl.concat([table, others])
         if study == "loss_by_position":  # which has heads, and no sites
             table = rows(studied, study).with_columns(head=pl.lit(name))
         svg = saved(draw(table, studied.ladder.clear()).figure, "svg")

@@ -6,11 +6,13 @@ import polars as pl
 
 from polymorph.report.data import ReportData
 from polymorph.report.figures import (
+    bars,
     checkpoint_transfer,
     components,
     cycles,
     dictionary_match,
     eigenvalue_angles,
+    equivalence,
     firing,
     frobenius_trajectory,
     haar,
@@ -19,14 +21,18 @@ from polymorph.report.figures import (
     loss_by_position,
     massive_activations,
     pairing,
+    principal_components,
     r2_by_site,
     r2_trajectory,
     sae_splicing,
     sae_transfer,
     sample_efficiency,
+    steering,
+    stitching,
     support,
     training_curves,
     trajectory,
+    weights,
 )
 from polymorph.report.plate import Drawn
 from polymorph.report.reading import HISTORY, angles_of, at_last_steps, completed, ladder_of, schema_of
@@ -34,6 +40,7 @@ from polymorph.report.reading import HISTORY, angles_of, at_last_steps, complete
 Draw = Callable[[pl.DataFrame, pl.DataFrame], Drawn]
 
 BEFORE: tuple[tuple[str, Draw], ...] = (
+    ("equivalence", equivalence.plate),
     ("loss_by_position", loss_by_position.plate),
     ("pairing", pairing.plate),
     ("massive_activations", massive_activations.plate),
@@ -41,12 +48,17 @@ BEFORE: tuple[tuple[str, Draw], ...] = (
 )
 AFTER: tuple[tuple[str, Draw], ...] = (
     ("support", support.plate),
-    ("support", components.plate),
+    ("support", principal_components.plate),
     ("haar", haar.plate),
     ("cycles", cycles.plate),
     ("layers", layers.plate),
     ("sample_efficiency", sample_efficiency.plate),
     ("trajectory", trajectory.plate),
+    ("weights", weights.plate),
+    ("stitching", stitching.plate),
+    ("steering", steering.plate),
+    ("components", components.plate),
+    ("bars", bars.plate),
     ("sae_transfer", sae_transfer.plate),
     ("sae_transfer", sae_splicing.plate),
     ("dictionary_match", dictionary_match.plate),

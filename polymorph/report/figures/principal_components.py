@@ -12,7 +12,7 @@ from polymorph.report.reading import at_site, measured
 from polymorph.studies.rows import sites_in_order
 from polymorph.studies.support import PER_COMPONENT
 
-NAME, TITLE = "components", "R² along the principal components of the target"
+NAME, TITLE = "principal_components", "R² along the principal components of the target"
 MAPS = {"orthogonal": 2.6, "affine": 1.2}
 """Map → width of its line: where both agree, the wider one is seen beside the other."""
 
