@@ -28,6 +28,7 @@ class CrossSeedConfig:
     """The comparison at every checkpoint."""
 
     enabled: bool = True
+    """Compare at every checkpoint; `analyze.py` makes what was not compared."""
     sae: str = "none"
     """`online`: SAEs are kept trained at every checkpoint; `final`: trained once, at the end; `none`."""
 

@@ -10,7 +10,6 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields, is_dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 from hydra import compose, initialize_config_dir
@@ -25,10 +24,9 @@ from omegaconf.errors import OmegaConfBaseException
 from polymorph import launchers
 from polymorph.checks import nearest
 from polymorph.errors import RequestError, RunError
+from polymorph.reference import FOLDERS, help_text
 
 DONE, FAILED, WRONG, PREEMPTED = 0, 1, 2, 143
-CONF = Path(__file__).resolve().parent.parent / "conf"
-FOLDERS = {"train": CONF, "analyze": CONF / "analyze"}
 
 Config = TypeVar("Config")
 
@@ -148,6 +146,9 @@ def main(
     outcome: Callable[[list[Config]], int],
 ) -> int:
     """Check every job, let Hydra run them, and read the outcome from what was recorded."""
+    if {"--help", "-h"} & set(sys.argv[1:]):
+        print(help_text(name), end="")
+        return DONE
     logging.getLogger("hydra").setLevel(logging.WARNING)
     try:
         jobs = requests(name, kind, sys.argv[1:])

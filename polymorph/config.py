@@ -33,9 +33,11 @@ class CohortConfig:
     """Which cohort the members belong to, and what they share."""
 
     kind: str = "independent"
+    """`independent`, `shared_io` or `pretrained`; chosen as `cohort=…`."""
     name: str = "cohort"
     """The cohort's folder below `root`."""
     root: str = "cohorts"
+    """The folder of all cohorts."""
     donor: int | None = None
     """`shared_io`: the member whose embedding and unembeddings the others take and freeze."""
     freeze_final_gain: bool = False
@@ -172,6 +174,7 @@ class AnalyzeConfig:
     cohort: str = MISSING
     """A cohort's name below `root`, or its folder."""
     root: str = "cohorts"
+    """The folder of all cohorts."""
     study: Any = "all"
     """A list of studies, or `all` that apply."""
     step: Any = "all"
@@ -194,7 +197,9 @@ class AnalyzeConfig:
     name: str = "default"
     """The folder of the results below `analysis/`."""
     accelerator: str = "auto"
+    """`auto`, `cpu` or `gpu`."""
     threads: int | None = None
+    """CPU threads of PyTorch; null is as many as pay for the width of the members."""
     logger: LoggerConfig = field(default_factory=LoggerConfig)
 
     def __post_init__(self) -> None:

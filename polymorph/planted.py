@@ -29,7 +29,9 @@ class PlantedConfig:
     """How a planted cohort is made; what a kind does not use has no effect on it."""
 
     d: int = 64
+    """Width of the activations."""
     members: int = 4
+    """How many."""
     rank: int = 8
     """`rotated_low_rank`, `same_basis_low_rank`: dimensions of the latent signal."""
     noise: float = 0.01
@@ -51,6 +53,7 @@ class PlantedConfig:
     tokens: int = 32
     """A document."""
     seed: int = 0
+    """Of all that is drawn."""
 
     def __post_init__(self) -> None:
         if self.d < 2 or self.members < 1 or self.documents < 1 or self.tokens < 1:

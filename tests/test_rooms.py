@@ -42,6 +42,7 @@ ROOMS = (
     "import_stage",
     "sae_stage",
     "launchers",
+    "reference",
     "command",
     "train",
     "analyze",
@@ -125,7 +126,7 @@ def importers_of(room: str) -> set[str]:
 
 
 def test_only_the_entries_know_the_config():
-    assert importers_of("config") <= {"train", "import_stage", "sae_stage", "analyze"}
+    assert importers_of("config") <= {"train", "import_stage", "sae_stage", "analyze", "reference"}
 
 
 def test_training_does_not_know_who_looks_at_it():

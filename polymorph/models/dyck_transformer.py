@@ -31,17 +31,29 @@ class DyckTransformerConfig:
     """Architecture; the defaults are the paper's."""
 
     name: str = "dyck_transformer"
+    """Chosen as `model=dyck_transformer`."""
     n_layers: int = 2
+    """Blocks."""
     d_model: int = 64
+    """Width of the residual stream."""
     n_heads: int = 4
+    """Heads of a block."""
     d_head: int = 16
+    """Width of a head."""
     d_mlp: int = 256
+    """Neurons of a block."""
     d_vocab: int = 40
+    """Tokens, used or not."""
     n_ctx: int = 64
+    """Tokens that a sequence may have."""
     n_depth: int = 9
+    """Classes of the head `depth`."""
     n_valid: int = 2
+    """Classes of the head `valid`."""
     eps: float = 1e-5
+    """Of the norms."""
     init_std: float = 0.02
+    """Standard deviation of the weights before training."""
 
     def __post_init__(self) -> None:
         for key in ("n_layers", "n_heads", "d_head", "d_mlp", "d_vocab", "n_ctx", "n_depth", "n_valid"):

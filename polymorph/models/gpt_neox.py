@@ -24,17 +24,27 @@ class GPTNeoXArchitecture:
     """Architecture; the shape of Pythia at a size that trains in minutes."""
 
     name: str = "gpt_neox"
+    """Chosen as `model=gpt_neox`."""
     n_layers: int = 4
+    """Blocks."""
     d_model: int = 128
+    """Width of the residual stream."""
     n_heads: int = 4
+    """Heads of a block."""
     d_mlp: int = 512
+    """Neurons of a block."""
     d_vocab: int = 2048
+    """Tokens, used or not."""
     n_ctx: int = 256
+    """Tokens that a sequence may have."""
     rotary_pct: float = 0.25
+    """Share of a head's dimensions that turn with the position."""
     parallel: bool = True
     """Attention and MLP read the same residual stream, as in Pythia; there is no `resid_mid` then."""
     eps: float = 1e-5
+    """Of the norms."""
     init_std: float = 0.02
+    """Standard deviation of the weights before training."""
 
     def __post_init__(self) -> None:
         for key in ("n_layers", "d_model", "n_heads", "d_mlp", "d_vocab", "n_ctx"):

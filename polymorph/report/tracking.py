@@ -29,11 +29,15 @@ class LoggerConfig:
     """Where numbers are shown; they are kept in the cohort in any case."""
 
     kind: str = "wandb"
+    """`wandb`, `csv` or `none`; chosen as `logger=…`."""
     project: str = "polymorph"
+    """Of W&B."""
     entity: str | None = None
+    """The user or team of W&B; null is the account's own."""
     mode: str = "auto"
     """`auto` is online where W&B has a key on this machine, else offline."""
     tags: list[str] | None = None
+    """Of every run of W&B."""
 
     def __post_init__(self) -> None:
         one_of("logger.kind", self.kind, KINDS)

@@ -23,14 +23,21 @@ class SAEOptimizerConfig:
     """Adam with one gradient norm of 1 a SAE, as SAELens has it."""
 
     lr: float = 3e-4
+    """Learning rate of Adam."""
     lr_end: float | None = None
     """Where a schedule that falls ends; null is a tenth of `lr`."""
     lr_scheduler_name: str = "constant"
+    """SAELens' name: `constant`, `cosineannealing` or `cosineannealingwarmrestarts`."""
     lr_warm_up_steps: int = 0
+    """Steps over which it rises."""
     lr_decay_steps: int = 0
+    """Steps at the end over which it falls to 0."""
     n_restart_cycles: int = 1
+    """Of `cosineannealingwarmrestarts`."""
     adam_beta1: float = 0.9
+    """Decay of the mean of the gradient."""
     adam_beta2: float = 0.999
+    """Decay of the mean of its square."""
 
     def __post_init__(self) -> None:
         one_of("sae.optimizer.lr_scheduler_name", self.lr_scheduler_name, SCHEDULERS)
@@ -51,6 +58,7 @@ class SAEConfig:
     family: str = "standard_x8"
     """What they are called in the cohort; SAEs of one family differ in seed and data alone."""
     architecture: str = "standard"
+    """SAELens' name: `standard`, `topk`, `gated`, `jumprelu`, `batchtopk`, …."""
     expansion: int = 8
     """Features by dimension of the activations."""
     options: dict[str, Any] = field(default_factory=dict)
@@ -61,10 +69,13 @@ class SAEConfig:
     """Scale the decoder's directions back to norm 1 after every step, as the paper does."""
     optimizer: SAEOptimizerConfig = field(default_factory=SAEOptimizerConfig)
     steps: int = 1500
+    """Batches of each SAE."""
     batch_size: int = 4096
     """Tokens a step, for each SAE."""
     dead_feature_window: int = 1000
+    """A feature that has not fired for so many steps is dead."""
     feature_sampling_window: int = 2000
+    """Steps between two counts of how often features fire."""
     n_batches_for_norm_estimate: int = 100
     """For `options.normalize_activations`, where that estimates a scale or a covariance."""
     seed: int = 0
@@ -86,6 +97,7 @@ class SAEConfig:
     threads: int | None = None
     """Stacks that a CPU works on at once, a thread each; null is every core, at most 8. Changes no bit."""
     log_every: int = 100
+    """Steps between two rows of a training."""
 
     def __post_init__(self) -> None:
         one_of("sae.architecture", self.architecture, tuple(SAE_TRAINING_CLASS_REGISTRY))

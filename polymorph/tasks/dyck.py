@@ -41,13 +41,21 @@ class DyckConfig:
     """The task. Lengths count brackets, so a context of 64 holds at most 62 of them."""
 
     name: str = "dyck3"
+    """Chosen as `task=dyck3`."""
     context: int = 64
+    """Tokens of a sequence: BOS, content, EOS, PAD."""
     max_depth: int = 8
+    """The deepest stack; deeper is a violation."""
     min_length: int = 2
-    max_length: int = 62  # 48 makes the "long" distribution truly held out
+    """Of the content of training sequences."""
+    max_length: int = 62
+    """Of the content of training sequences; 48 makes the distribution `long` truly held out."""
     long_min_length: int = 50
+    """Of the content of the distribution `long`."""
     long_max_length: int = 60
+    """Of the content of the distribution `long`."""
     nest_min_depth: int = 3
+    """The shallowest nest of the distribution `compositional`."""
 
     def __post_init__(self) -> None:
         content = self.context - 2

@@ -26,6 +26,7 @@ class ProbeConfig:
     eval: int = 1024
     """Other documents, on which they are scored."""
     seed: int = 0
+    """Of the inputs that are drawn for it."""
 
     def __post_init__(self) -> None:
         for key in ("fit", "eval"):

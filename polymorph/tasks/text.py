@@ -59,6 +59,7 @@ class TextConfig:
     """The task. A text is prepared once a cohort; `context` and `windows` may differ on the same text."""
 
     name: str = "text"
+    """Chosen as `task=text`, `text_files` or `pile`."""
     source: str = "docstrings"
     """docstrings of installed packages, files on disk, or a dataset of the hub."""
     packages: list[str] = field(

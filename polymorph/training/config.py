@@ -15,11 +15,15 @@ class OptimizerConfig:
     lr: float = 3e-3
     """Peak learning rate."""
     beta1: float = 0.9
+    """Decay of the mean of the gradient."""
     beta2: float = 0.95
+    """Decay of the mean of its square."""
     weight_decay: float = 1e-4
+    """Of AdamW, on every parameter."""
     gradient_clip: float = 1.0
     """Largest gradient norm of a member; each member is clipped by its own."""
     warmup_steps: int = 500
+    """The learning rate rises linearly for so many steps."""
     final_lr_ratio: float = 0.02
     """The cosine ends at this share of the peak."""
 
@@ -37,7 +41,9 @@ class CheckpointsConfig:
     """When a checkpoint is published: 0, 1, 2, 4, … up to `powers_until`, every `every` steps, and last."""
 
     powers_until: int = 1024
+    """Steps 1, 2, 4, … are kept up to here."""
     every: int = 2000
+    """And every so many steps after."""
     keep_states: int = 2
     """How many states for resuming a member keeps."""
 
@@ -63,9 +69,11 @@ class TrainerConfig:
     """Length, cost and place of the training."""
 
     max_steps: int = 60_000
+    """Steps of a member, if it does not converge before."""
     batch_size: int = 512
     """Sequences a step, for each member."""
     accelerator: str = "auto"
+    """`auto`, `cpu` or `gpu`."""
     precision: str = "auto"
     """`auto` is bfloat16 autocast on an accelerator and float32 on a CPU."""
     threads: int | None = None
@@ -78,13 +86,16 @@ class TrainerConfig:
     steps_at_once: int = 8
     """Batches that are generated together; changes speed and nothing else."""
     log_every: int = 100
+    """Steps between two rows of the training loss."""
     eval_every: int = 500
+    """Steps between two evaluations."""
     eval_sequences: int = 2048
     """Sequences of each evaluation distribution."""
     convergence: ConvergenceConfig = field(default_factory=ConvergenceConfig)
     allow_other_numerics: bool = False
     """Resume on another device, thread count or version, which gives other bits; the member is marked."""
     progress: bool = True
+    """Show a bar, where the output is a terminal."""
 
     def __post_init__(self) -> None:
         one_of("trainer.accelerator", self.accelerator, ACCELERATORS)

@@ -8,14 +8,14 @@ from cohorts import cohort_in, status_of
 from ended import Run
 from hub_folders import write_prose
 
-from polymorph import command
+from polymorph import command, reference
 from polymorph.config import AnalyzeConfig, TrainConfig
 from polymorph.errors import RequestError
 from polymorph.import_stage import asked_models
 
 
 def names(*group: str) -> list[str]:
-    return sorted(path.stem for path in Path(command.CONF, *group).glob("*.yaml"))
+    return sorted(path.stem for path in Path(reference.CONF, *group).glob("*.yaml"))
 
 
 EXPERIMENTS = names("experiment")

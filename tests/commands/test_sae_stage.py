@@ -33,7 +33,7 @@ from cohorts import (
 from ended import Ended, Run, check_refused
 from sae_lens import SAE, StandardSAE, StandardSAEConfig
 
-from polymorph import command, sae_stage
+from polymorph import command, reference, sae_stage
 from polymorph.cohort import Cohort
 from polymorph.report.tracking import Tracking
 from polymorph.saes.module import SAEModule
@@ -385,7 +385,7 @@ def test_members_that_are_stopped_have_no_saes_yet(root: Path) -> None:
 @pytest.mark.slow
 def test_the_command_itself_ends_with_143(cohort: Cohort, root: Path) -> None:
     process = subprocess.Popen(
-        [sys.executable, str(Path(command.CONF).parent / "train.py"), *asked(root, "sae.steps=100000")],
+        [sys.executable, str(Path(reference.CONF).parent / "train.py"), *asked(root, "sae.steps=100000")],
         cwd=root,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,

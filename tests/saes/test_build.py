@@ -8,7 +8,7 @@ import pytest
 import torch
 from sae_lens.saes.sae import TrainStepInput
 
-from polymorph import command
+from polymorph import command, reference
 from polymorph.config import TrainConfig, register
 from polymorph.errors import RequestError
 from polymorph.saes.build import sae_seed, training_sae
@@ -227,7 +227,7 @@ def test_only_what_decides_the_weights_makes_another_sae() -> None:
 
 # Presets.
 
-PRESETS = sorted(path.stem for path in Path(command.CONF, "sae").glob("*.yaml"))
+PRESETS = sorted(path.stem for path in Path(reference.CONF, "sae").glob("*.yaml"))
 
 
 def test_the_presets_are_found() -> None:
