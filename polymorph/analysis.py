@@ -13,7 +13,9 @@ from polymorph.checks import nearest
 from polymorph.claims import claims_of
 from polymorph.cohort import Cohort, CorruptError, Member, digest
 from polymorph.comparison import VERSION, Comparison
+from polymorph.components.ablation import component_names
 from polymorph.errors import RequestError
+from polymorph.functions import Functions
 from polymorph.report.bundle import bundle
 from polymorph.report.data import MemberSummary, ReportData
 from polymorph.report.reading import at_last_steps
@@ -42,6 +44,8 @@ class Analysis:
     """For the moments of the pairs at the last step, which are held together."""
     steering: Steering = field(default_factory=Steering)
     """By what members are steered, beside what is built in."""
+    components: Sequence[str] | None = None
+    """Which components' effects are told; None for all."""
     provenance: Mapping[str, str] = field(default_factory=dict)
     left_out: list[tuple[str, str]] = field(default_factory=list)
 
@@ -51,6 +55,7 @@ class Analysis:
         self.pairs = self._pairs()
         self._check_size()
         self._check_steering()
+        self._check_components()
 
     @property
     def name(self) -> str:
@@ -81,6 +86,7 @@ class Analysis:
             "provenance": dict(self.provenance),
             "saes": self._saes(),
             "steering": self.steering.identity(),
+            "components": None if self.components is None else list(self.components),
         }
         return digest({"pairs": pairs, "logs": logs, "version": VERSION, **choice})
 
@@ -161,14 +167,29 @@ class Analysis:
 
     def _check_steering(self) -> None:
         """`RequestError` for a site or a contrast that the members or their task do not have."""
-        task, probe = self.comparison.task, self.comparison.probe
-        self.steering.check(self.comparison.sites, task, task.probe(probe, "fit", self.device))
+        comparison = self.comparison
+        asked = Functions([], comparison.sites, comparison.task, comparison.probe, self.device)
+        self.steering.check(asked)
+
+    def _check_components(self) -> None:
+        """`RequestError` for a component that the members do not have, with those that they have."""
+        if self.components is None or not (ends := self._last_ends()):
+            return
+        evidence = self.comparison.evidence(ends[:1], [])
+        there = component_names(evidence.functions(ends[:1]), 0) if evidence.functions is not None else []
+        for name in self.components:
+            if name not in there:
+                raise RequestError(f"components={name}{nearest(name, there)}: one of {', '.join(there)}")
 
     def _evidence(self) -> Evidence | None:
         """The pairs at the last step whose checkpoints can be read; None without any."""
         pairs = [pair for pair in pairs_of(self._last_ends(), self.scheme) if pair in self.pairs]
         ends = [end for end in self._last_ends() if any(end in pair.ends for pair in pairs)]
-        return replace(self.comparison.evidence(ends, pairs), steering=self.steering) if pairs else None
+        return self._with_requests(ends, pairs) if pairs else None
+
+    def _with_requests(self, ends: Sequence[End], pairs: Sequence[PairLabel]) -> Evidence:
+        evidence = self.comparison.evidence(ends, pairs)
+        return replace(evidence, steering=self.steering, components=self.components)
 
     def _leave_out_unreadable(self) -> None:
         readable = []

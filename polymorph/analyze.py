@@ -56,6 +56,7 @@ def prepare(config: AnalyzeConfig) -> Analysis | PlantedAnalysis:
         scheme=config.pairs,
         memory_gib=config.memory_gib,
         steering=Steering.of(config.contrasts, config.steering),
+        components=_components(config.components),
         provenance=provenance,
     )
 
@@ -63,8 +64,10 @@ def prepare(config: AnalyzeConfig) -> Analysis | PlantedAnalysis:
 def _planted(config: AnalyzeConfig, provenance: Mapping[str, str]) -> PlantedAnalysis:
     if config.seeds != "all" or config.step != "all":
         raise RequestError(f"cohort={config.cohort}: a planted cohort has planted.members, not seeds or step")
-    if Steering.of(config.contrasts, config.steering) != Steering():
-        raise RequestError(f"cohort={config.cohort}: a planted cohort computes nothing that could be steered")
+    if Steering.of(config.contrasts, config.steering) != Steering() or config.components != "all":
+        raise RequestError(
+            f"cohort={config.cohort}: a planted cohort computes nothing that could be steered or ablated"
+        )
     try:
         planted = Planted(config.cohort.removeprefix(_PLANTED), config.planted)
     except ValueError as error:
@@ -158,6 +161,14 @@ def _log(config: AnalyzeConfig, analysis: Analysis | PlantedAnalysis, rows: Sequ
     for step, own in sorted(by_step.items()):
         logger.log_metrics(summarise(own), step)
     logger.finish(0)
+
+
+def _components(asked: Any) -> list[str] | None:
+    if asked == "all":
+        return None
+    if not isinstance(asked, list | tuple) or not asked or not all(isinstance(name, str) for name in asked):
+        raise RequestError(f"components={asked!r}: all, or a list of names such as [L0H1,L1MLP]")
+    return list(dict.fromkeys(asked))
 
 
 def _seeds(seeds: Any) -> list[int]:

@@ -189,6 +189,9 @@ class AnalyzeConfig:
     """For the study `steering`, beside what is built in: a list such as
     `contrasts=[{name:deeper,positive:{depth:3},negative:{depth:2}},{name:mood,prompts:mood.jsonl}]`."""
     steering: SteeringOptions = field(default_factory=SteeringOptions)
+    components: Any = "all"
+    """For the study `components`: `all`, or a list such as `[L0H1,L1MLP]` of those whose effects are told, and then
+    nothing of how members agree."""
     planted: PlantedConfig = field(default_factory=PlantedConfig)
     """How `cohort=planted:<kind>` is made."""
     port: Any = None

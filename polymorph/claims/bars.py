@@ -15,7 +15,9 @@ import polars as pl
 
 from polymorph.claims.claim import Claim
 from polymorph.claims.estimate import Estimate, estimate
+from polymorph.claims.multiplicity import LEVEL
 from polymorph.studies.bars import ACROSS, ALL, MEAN, MIXTURE, PAPER, WITHIN
+from polymorph.studies.components import INTEGRATED, PARTS
 
 EVERYWHERE = "all sites"
 """In place of a site: a bar is about whole members."""
@@ -78,11 +80,33 @@ def bar_claims(tables: Mapping[str, pl.DataFrame]) -> Iterator[Claim]:
             values = bar_values(rows, bar, scope)
             if (found := estimate(values.filter(pl.col("decoy").is_null()))) is not None:
                 separation = rows.filter(bar=bar, scope=scope, metric="auc", decoy=ALL)["value"]
-                yield _claim(bar, scope, bound, found, values, separation)
+                yield _claim(bar, scope, bound, found, values, separation, tables.get("components"))
+
+
+def _rests_on(components: pl.DataFrame | None) -> str:
+    """What the correlation across members comes to without one component, and beside other assignments of heads."""
+    if components is None:
+        return ""
+    own = components.filter(kind=PARTS, attribution=INTEGRATED, assignment="name", role="estimate").filter(
+        pl.col("convention").is_null()
+    )
+    left_out = own.filter(metric="effect_correlation", statistic="leave_one_out")["value"].to_list()
+    p_values = own.filter(metric="p_value", statistic="pearson")["value"]
+    found = f"; without one component r falls to {min(left_out):.2f} in a pair" if left_out else ""
+    if len(p_values):
+        reached = int((p_values >= LEVEL).sum())
+        found += f"; in {reached} of {len(p_values)} pairs heads in another order do as well (p ≥ {LEVEL})"
+    return found
 
 
 def _claim(
-    bar: str, scope: str, bound: Bound, found: Estimate, values: pl.DataFrame, separation: pl.Series
+    bar: str,
+    scope: str,
+    bound: Bound,
+    found: Estimate,
+    values: pl.DataFrame,
+    separation: pl.Series,
+    components: pl.DataFrame | None,
 ) -> Claim:
     above = found.above(bound.value)
     verdict = "undetermined" if above is None else "passed" if above != bound.below else "not passed"
@@ -90,10 +114,18 @@ def _claim(
     side = "below" if bound.below else "above"
     reason = (
         f"{found.value:.4g} in the mean, held to {side} {bound.value:g}: {told['members']} "
-        f"{'members' if scope == WITHIN else 'pairs'} pass, and {told['decoys']} decoys"
+        f"{'members' if scope == WITHIN else 'pairs'} pass"
     )
+    if values["decoy"].count():
+        reason += f", and {told['decoys']} decoys"
     if len(separation):
         reason += f"; the chance that it puts a member before a decoy is {separation[0]:.2f}"
+    if bar == "P" and scope == WITHIN:
+        reason += (
+            ", each against a copy under a random symmetry: that the search works, and nothing of the member"
+        )
+    if bar == "C" and scope == ACROSS:
+        reason += _rests_on(components)
     return Claim(
         id=f"bar:{bar}:{scope}",
         site=EVERYWHERE,

@@ -66,6 +66,12 @@ def parts_of(functions: Functions, member: int) -> Parts:
     return Parts(components_of(layers, heads), {point: total / tokens for point, total in sums.items()})
 
 
+def component_names(functions: Functions, member: int) -> list[str]:
+    """Of everything that can be ablated, from few inputs."""
+    few = replace(functions, probe=replace(functions.probe, fit=min(functions.probe.fit, 8)))
+    return list(dict.fromkeys(component.name for component in parts_of(few, member).components))
+
+
 def documents_of(functions: Functions, tokens: int, least: int) -> Documents:
     """The first documents of the eval split that hold at most so many tokens together, and `least` in any case."""
     counts = _tokens(functions.inputs("eval"), functions.probe.eval)

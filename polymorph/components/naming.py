@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, cast
 
-from polymorph.checks import nearest
 from polymorph.errors import RequestError
 from polymorph.models.architecture import HookedModel
 
@@ -107,16 +106,3 @@ def components_of(layers: Sequence[Points], heads: Mapping[str, int]) -> list[Co
                 found.append(Component(name, "block", at.layer, at.after, before=at.before))
             found.append(Component(name, "stream", at.layer, at.after))
     return found
-
-
-def named(
-    components: Sequence[Component], names: Sequence[str], kinds: Sequence[Kind] = PARTS
-) -> list[Component]:
-    """Those of these names, in their order; `RequestError` for one that the model does not have."""
-    there = {component.name: component for component in components if component.kind in kinds}
-    for name in names:
-        if name not in there:
-            raise RequestError(
-                f"component={name}{nearest(name, there)}: this model has {', '.join(there) or 'none'}"
-            )
-    return [there[name] for name in names]

@@ -16,6 +16,8 @@ from polymorph.steering.prompts import read_prompts, shipped_prompts
 
 POSITION = "position"
 """In a condition, beside the heads: how many tokens of its document the model has read before."""
+LARGEST = 2**31 - 1
+"""Of a label."""
 LEAST = 50
 """Positions, or distinct prompts, behind each of the two means."""
 Condition = Mapping[str, tuple[int, ...]]
@@ -129,7 +131,7 @@ def contrast_of(asked: Any) -> Contrast:
     name = asked.get("name")
     if not isinstance(name, str) or not name.strip():
         raise RequestError(f"contrasts: name={name!r}: every contrast needs a name")
-    if (sign := asked.get("sign", 1)) not in (1, -1):
+    if type(sign := asked.get("sign", 1)) is not int or sign not in (1, -1):
         raise RequestError(f"contrast {name}: sign={sign!r}: 1, or -1 where the vector is subtracted")
     if "prompts" in asked:
         return _of_prompts(name, read_prompts(name, asked["prompts"]), asked)
@@ -150,8 +152,8 @@ def _of_prompts(
         raise RequestError(
             f"contrast {name}: prompts of two classes, and there are {len(classes)}: {classes}"
         )
-    positive = asked.get("positive", classes[0])
-    negative = asked.get("negative", next(one for one in classes if one != positive))
+    positive = str(asked.get("positive", classes[0]))
+    negative = str(asked.get("negative", next(one for one in classes if one != positive)))
     if {positive, negative} != set(classes):
         raise RequestError(
             f"contrast {name}: positive={positive!r}, negative={negative!r}: the classes are {classes}"
@@ -161,20 +163,32 @@ def _of_prompts(
             raise RequestError(
                 f"contrast {name}: class {one} has {count} distinct prompts, and needs at least {LEAST}"
             )
-    target = asked.get("target") or {}
-    sides = [tuple(target.get(key, words.get(one, ()))) for key, one in _sides(positive, negative)]
-    for (key, _), side in zip(_sides(positive, negative), sides, strict=True):
-        if not side or not all(isinstance(word, str) and word for word in side):
-            raise RequestError(
-                f"contrast {name}: target.{key}={list(side)!r}: a list of words that the class makes more likely, "
-                "here or in the file"
-            )
     first, second = (tuple(dict.fromkeys(texts[one])) for one in (positive, negative))
-    return PromptContrast(name, first, second, sides[0], sides[1], int(asked.get("sign", 1)))
+    sides = _word_sides(
+        name, asked.get("target"), {"positive": words.get(positive), "negative": words.get(negative)}
+    )
+    return PromptContrast(name, first, second, *sides, int(asked.get("sign", 1)))
 
 
-def _sides(positive: str, negative: str) -> tuple[tuple[str, str], ...]:
-    return ("positive", positive), ("negative", negative)
+def _word_sides(
+    name: str, target: Any, in_file: Mapping[str, Sequence[str] | None]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The words of both sides: those that are asked for, else those of the file."""
+    given = {} if target is None else target
+    if not isinstance(given, Mapping) or not set(given) <= set(in_file):
+        raise RequestError(
+            f"contrast {name}: target={target!r}: words of prompts have the keys {', '.join(in_file)}"
+        )
+    found = []
+    for key, own in in_file.items():
+        side = given.get(key, list(own or ()))
+        if not isinstance(side, list | tuple) or not side or not all(isinstance(w, str) and w for w in side):
+            raise RequestError(
+                f"contrast {name}: target.{key}={side!r}: a list of words that the class makes more likely, here or in "
+                "the file"
+            )
+        found.append(tuple(side))
+    return found[0], found[1]
 
 
 def _condition(name: str, key: str, given: Any) -> Condition:
@@ -185,8 +199,8 @@ def _condition(name: str, key: str, given: Any) -> Condition:
 
 def _classes(what: str, given: Any) -> tuple[int, ...]:
     values = list(given) if isinstance(given, list | tuple) else [given]
-    if not values or any(type(value) is not int or value < 0 for value in values):
-        raise RequestError(f"{what}={given!r}: a whole number from 0 on, or a list of them")
+    if not values or any(type(value) is not int or not 0 <= value <= LARGEST for value in values):
+        raise RequestError(f"{what}={given!r}: a whole number from 0 to {LARGEST}, or a list of them")
     return tuple(sorted(set(values)))
 
 
@@ -208,6 +222,10 @@ def _target(name: str, asked: Mapping[str, Any], positive: Condition, negative: 
     keys = ("head", "positive", "negative")
     if not isinstance(given, Mapping) or sorted(given) != sorted(keys):
         raise RequestError(f"contrast {name}: target={given!r}: it has the keys {', '.join(keys)}")
+    if given["head"] == POSITION:
+        raise RequestError(
+            f"contrast {name}: target.head={POSITION}: members say nothing of it; give a head of theirs"
+        )
     sides = [_classes(f"contrast {name}: target.{key}", given[key]) for key in keys[1:]]
     if shared := sorted(set(sides[0]) & set(sides[1])):
         raise RequestError(f"contrast {name}: target: class {shared[0]} is on both sides")

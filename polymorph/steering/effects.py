@@ -9,9 +9,12 @@ from torch import Tensor
 
 from polymorph.functions import Functions
 from polymorph.steering.contrasts import Condition, LabelContrast, Target
+from polymorph.steering.documents import FEWEST
 from polymorph.steering.vectors import fulfils
 from polymorph.tasks.task import Chunk
 
+MOST_DOCUMENTS, MOST_TOKENS = 96, 3328
+"""Eval documents on which named contrasts are measured, and the tokens that they hold at most."""
 TOKENS_AT_ONCE = 4096
 """Tokens of copies of a chunk that are steered together."""
 
@@ -229,7 +232,7 @@ def random_directions(k: int, d: int, generator: torch.Generator) -> Float[Tenso
 
 @dataclass(frozen=True)
 class Null:
-    """Effects on target of random directions at one norm or two, rising, for one aim."""
+    """Effects on target of random directions at one to three norms, rising, for one aim."""
 
     norms: tuple[float, ...]
     tau: Float[Tensor, "norms directions"]
@@ -237,30 +240,42 @@ class Null:
     def at(self, norm: float) -> Float[Tensor, " directions"]:
         """Of the same directions at another norm.
 
-        Along a direction the effect is the parabola through no effect at norm 0 and those that were measured; with
-        one norm it is what was measured there.
+        Along a direction the effect is the parabola through no effect at norm 0 and the two norms between which it
+        lies, or which are nearest; with one norm it is what was measured there.
         """
         if len(self.norms) == 1:
             return self.tau[0]
-        s, t = self.norms
-        slope_s, slope_t = self.tau[0] / s, self.tau[1] / t
+        first = min(sum(norm > own for own in self.norms[1:-1]), len(self.norms) - 2)
+        s, t = self.norms[first : first + 2]
+        slope_s, slope_t = self.tau[first] / s, self.tau[first + 1] / t
         return norm * (slope_s + (slope_t - slope_s) * (norm - s) / (t - s))
 
 
-def null_norms(own: float, largest: float) -> tuple[float, ...]:
-    """Where random directions are measured, for vectors up to a norm: at one, if the own is close to it."""
-    return (largest,) if largest <= CLOSE * own else (own, largest)
+def null_norms(own: float, others: Sequence[float]) -> tuple[float, ...]:
+    """Where random directions are measured: at the own norm, and at the least and the largest if they are not close."""
+    moving = [norm for norm in (own, *others) if norm > 0]
+    least, largest = min(moving, default=own), max(moving, default=own)
+    small = [least] if CLOSE * least < own else []
+    return (*small, largest) if largest <= CLOSE * own else (*small, own, largest)
 
 
 def first_documents(functions: Functions, documents: int, tokens: int) -> Functions:
-    """The same with as few of its first eval documents as hold so many tokens, at most `documents`, at least two."""
+    """The same with as few of its first eval documents as hold so many tokens, at most `documents`.
+
+    At least `FEWEST` of those that there are, however long: a test needs them.
+    """
     most = min(documents, functions.probe.eval)
     some = replace(functions, probe=replace(functions.probe, eval=most))
     held = torch.zeros(most, dtype=torch.long)
     for document in _documents(some):
         held += torch.bincount(document, minlength=most)
-    fits = max(2, int((held.cumsum(0) <= tokens).sum()))
+    fits = max(min(FEWEST, most), int((held.cumsum(0) <= tokens).sum()))
     return replace(functions, probe=replace(functions.probe, eval=fits))
+
+
+def documents_concerned(functions: Functions, aim: Aim) -> int:
+    """Eval documents that have a position that an aim concerns."""
+    return sum(len(chunk.document[aim.concerned(chunk)].unique()) for chunk in functions.inputs("eval"))
 
 
 def _documents(functions: Functions) -> Iterator[Int[Tensor, " n"]]:

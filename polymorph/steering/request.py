@@ -3,15 +3,17 @@
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from polymorph.checks import nearest
 from polymorph.errors import RequestError
-from polymorph.steering.contrasts import Contrast, PromptContrast, contrast_of, plain
+from polymorph.functions import Functions
+from polymorph.steering.contrasts import Contrast, LabelContrast, PromptContrast, contrast_of, plain
+from polymorph.steering.documents import FEWEST
+from polymorph.steering.effects import MOST_DOCUMENTS, MOST_TOKENS, Aim, documents_concerned, first_documents
 from polymorph.steering.vectors import check_labels, check_prompts
-from polymorph.tasks.task import Chunk, Task
 
 DOSES = (0.5, 1.0, 2.0, 4.0)
 """The paper's."""
@@ -71,18 +73,30 @@ class Steering:
             return self.site
         return PAPER_SITE if PAPER_SITE in sites else sites[len(sites) // 2]
 
-    def check(self, sites: Sequence[str], task: Task, chunks: Iterable[Chunk]) -> None:
-        """`RequestError` for what members with these sites on this task cannot be asked; `chunks` of the fit split."""
-        self.place(sites)
-        labels = [one for one in self.contrasts if not isinstance(one, PromptContrast)]
+    def check(self, functions: Functions) -> None:
+        """`RequestError` for what members with these sites on this task cannot be asked; their models are not run."""
+        self.place(functions.sites)
+        labels = [one for one in self.contrasts if isinstance(one, LabelContrast)]
+        some = first_documents(functions, MOST_DOCUMENTS, MOST_TOKENS) if self.contrasts else functions
         if labels:
-            check_labels(labels, chunks)
+            check_labels(labels, functions.inputs("fit"))
+        for label in labels:
+            _check_documents(label.name, documents_concerned(some, Aim.of(label)))
         for one in self.contrasts:
             if isinstance(one, PromptContrast):
-                check_prompts(one, task)
+                check_prompts(one, functions.task)
+                _check_documents(one.name, some.probe.eval)
 
 
 PAPER_SITE = "blocks.1.hook_resid_mid"
+
+
+def _check_documents(name: str, documents: int) -> None:
+    if documents < FEWEST:
+        raise RequestError(
+            f"contrast {name}: {documents} eval documents have a position that it concerns, and it needs "
+            f"at least {FEWEST}"
+        )
 
 
 def _doses(given: Sequence[float]) -> tuple[float, ...]:

@@ -55,12 +55,6 @@ def label_of(chunk: Chunk, head: str) -> Int[Tensor, " n"]:
     return chunk.labels[head][chunk.kept]
 
 
-def has_heads(chunk: Chunk, contrast: LabelContrast) -> bool:
-    """Whether the labels that a contrast speaks of are there at all."""
-    heads = {*contrast.positive, *contrast.negative, contrast.target.head} - {POSITION}
-    return heads <= set(chunk.labels)
-
-
 def positions(contrasts: Sequence[LabelContrast], chunks: Iterable[Chunk]) -> Int[Tensor, "contrasts 2"]:
     """How many positions fulfil the positive and the negative condition."""
     counts = torch.zeros(len(contrasts), 2, dtype=torch.long)
@@ -84,6 +78,11 @@ def check_labels(contrasts: Sequence[LabelContrast], chunks: Iterable[Chunk]) ->
                     f"split, and needs at least {LEAST}; there {there}"
                 )
         target = contrast.target
+        if target.head not in (heads := list(every[0].labels)):
+            raise RequestError(
+                f"contrast {contrast.name}: target: members have no head {target.head!r}{nearest(target.head, heads)}: "
+                f"one of {', '.join(heads)}"
+            )
         known = set(torch.cat([label_of(chunk, target.head) for chunk in every]).tolist()) - {IGNORED}
         if unknown := [one for one in (*target.positive, *target.negative) if one not in known]:
             raise RequestError(

@@ -8,7 +8,8 @@ ablated together, in the order of the prediction. `within` is one member, `acros
 A bar that shows something must refuse what it is not meant for. Each is put to decoys of every member in the place of
 the other member: `auc` is the chance that it tells a true member from a decoy, ½ if it knows nothing, and below that
 it prefers decoys. C within one member can refuse nothing: integrated gradients are complete for any network. P cannot
-see what a model computes: a little noise on the weights is nearer to a member than another seed is.
+see what a model computes: a little noise on the weights is nearer to a member than another seed is. P within is of a
+copy of the member under a random symmetry, which says that the search works, and nothing of the member.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -46,7 +47,7 @@ from polymorph.studies.components import (
 from polymorph.studies.evidence import Evidence
 from polymorph.studies.function_scores import Answer, TokenMeans, answers, labels_of, parts
 from polymorph.studies.rows import Row
-from polymorph.studies.weights import GAUGE, Models, Search
+from polymorph.studies.weights import GAUGE, Models, Search, copy_search
 from polymorph.tasks.task import IGNORED, Chunk
 
 STUDY = "bars"
@@ -161,6 +162,9 @@ class _Bars:
         if symmetries is None:
             return
         models = Models(self.evidence)
+        for place, end in enumerate(self.evidence.ends):
+            about = self.about("P", WITHIN, place, place, None, {})
+            yield from self.distances(models, copy_search(models, end), about)
         for first, second in self.evidence.index:
             ends = self.evidence.ends[first], self.evidence.ends[second]
             search = Search(models, ends, {}, RESTARTS)

@@ -145,6 +145,8 @@ def component_rows(evidence: Evidence) -> Iterator[Row]:
     members = measured_members(evidence)
     for member in members:
         yield from _member_rows(evidence, member)
+    if evidence.components is not None:
+        return
     for source, target in [(m, m) for m in range(len(members))] + _directed(evidence):
         yield from _Pair(evidence, members[source], members[target]).rows()
     for member in members:
@@ -177,7 +179,11 @@ def _row(evidence: Evidence, on: Measured, metric: str, scores: Tensor, **about:
 
 
 def _member_rows(evidence: Evidence, member: Measured) -> Iterator[Row]:
-    """`loss` of the member; of every component its effect by head and in all, and what gradients say of it."""
+    """`loss` of the member; of every component its effect by head and in all, and what gradients say of it.
+
+    Of those that were asked for, if any were: then nothing is said of how members agree, which is about all.
+    """
+    asked = evidence.components
     about: dict[str, Any] = {"target": member.end[0], "target_step": member.end[1], "n_seeds": 1}
 
     def row(metric: str, totals: Tensor, **more: Any) -> Row:
@@ -189,6 +195,8 @@ def _member_rows(evidence: Evidence, member: Measured) -> Iterator[Row]:
     for kind, components in member.families.items():
         predicted = member.attributions(kind)
         for place, component in enumerate(components):
+            if asked is not None and component.name not in asked:
+                continue
             key: dict[str, Any] = {"kind": component.kind, "component": component.name}
             for head, ablated in _with_sum(member.ablations.losses([component])).items():
                 yield row("ablation_effect", ablated - clean[head], head=head, **key)

@@ -61,6 +61,8 @@ class Evidence:
     """The SAEs of the members; those of earlier checkpoints are found under the steps of `histories`."""
     steering: Steering = field(default_factory=Steering)
     """Which contrasts members are steered by beside those that are built in, where, and how strongly."""
+    components: Sequence[str] | None = None
+    """By name, those whose effects are told; None for all."""
     _made: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def once(self, what: str, make: Callable[[], T]) -> T:

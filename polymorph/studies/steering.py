@@ -27,12 +27,20 @@ from polymorph.steering.contrasts import (
     systematic_contrasts,
 )
 from polymorph.steering.documents import FEWEST, Resamples
-from polymorph.steering.effects import Aim, Meter, Null, first_documents, null_norms
+from polymorph.steering.effects import (
+    MOST_DOCUMENTS,
+    MOST_TOKENS,
+    Aim,
+    Meter,
+    Null,
+    documents_concerned,
+    first_documents,
+    null_norms,
+)
 from polymorph.steering.regimes import p_values
 from polymorph.steering.vectors import (
     ReadsPrompts,
     check_prompts,
-    has_heads,
     label_vectors,
     positions,
     prompt_vectors,
@@ -41,7 +49,6 @@ from polymorph.steering.vectors import (
 from polymorph.studies.evidence import Evidence
 from polymorph.studies.rows import Row
 from polymorph.studies.steering_bench import (
-    DOCUMENTS,
     EXTRA_COLUMNS,
     FEW_MAPS,
     MAPS,
@@ -50,7 +57,6 @@ from polymorph.studies.steering_bench import (
     SOME_DOCUMENTS,
     SOME_TOKENS,
     STUDY,
-    TOKENS,
     Bench,
     Case,
     Read,
@@ -61,6 +67,7 @@ from polymorph.studies.steering_bench import (
 )
 from polymorph.studies.steering_directions import SystematicRows
 
+LABELS_OF_DYCK = frozenset({"tok", "depth", "valid"})
 __all__ = ["EXTRA_COLUMNS", "STUDY", "applies", "steering_rows"]
 
 
@@ -96,12 +103,12 @@ def steering_rows(evidence: Evidence) -> Iterator[Row]:
 def _named(evidence: Evidence, functions: Functions) -> tuple[list[Contrast], list[Aim]]:
     """What is asked for, and of what is built in all that the task and its text have room for."""
     asked = list(evidence.steering.contrasts)
-    evidence.steering.check(functions.sites, functions.task, functions.inputs("fit"))
+    evidence.steering.check(functions)
     names = {one.name for one in asked}
-    some = first_documents(functions, DOCUMENTS, TOKENS)
+    some = first_documents(functions, MOST_DOCUMENTS, MOST_TOKENS)
     paper = _possible(functions, paper_contrasts())
-    built_in: list[Contrast] = [one for one in paper if _documents(some, Aim.of(one)) >= FEWEST]
-    if isinstance(functions.task, ReadsPrompts):
+    built_in: list[Contrast] = [one for one in paper if documents_concerned(some, Aim.of(one)) >= FEWEST]
+    if isinstance(functions.task, ReadsPrompts) and some.probe.eval >= FEWEST:
         built_in += [one for one in prompt_contrasts() if target_of(one, functions.task) is not None]
     contrasts = [one for one in built_in if one.name not in names] + asked
     aims = [
@@ -114,16 +121,11 @@ def _named(evidence: Evidence, functions: Functions) -> tuple[list[Contrast], li
 
 
 def _possible(functions: Functions, contrasts: Sequence[LabelContrast]) -> list[LabelContrast]:
-    """Those whose labels are there, with enough positions."""
+    """Those with enough positions, where labels are those of Dyck: another task's `tok` has other tokens."""
     chunks = list(functions.inputs("fit"))
-    there = [one for one in contrasts if has_heads(chunks[0], one)]
+    there = list(contrasts) if set(chunks[0].labels) >= LABELS_OF_DYCK else []
     enough = (positions(there, chunks) >= LEAST).all(-1).tolist() if there else []
     return [one for one, fits in zip(there, enough, strict=True) if fits]
-
-
-def _documents(functions: Functions, aim: Aim) -> int:
-    """Eval documents that have a position that an aim concerns."""
-    return sum(len(chunk.document[aim.concerned(chunk)].unique()) for chunk in functions.inputs("eval"))
 
 
 def _vectors(
@@ -152,7 +154,7 @@ class _NamedRows:
     def rows(self) -> Iterator[Row]:
         cases: list[Case] = []
         for target in self.bench.targets:
-            meter = self.bench.meter(target, DOCUMENTS, TOKENS)
+            meter = self.bench.meter(target, MOST_DOCUMENTS, MOST_TOKENS)
             some = self.bench.meter(target, SOME_DOCUMENTS, SOME_TOKENS)
             draws = self.bench.evidence.seed, 2**28 + 1
             resamples = Resamples(meter.documents, chunk_generator(*draws))
@@ -177,7 +179,6 @@ class _NamedRows:
             vectors = dose * torch.stack([own, *carried.values()])
             measured = meter.measure(vectors, [aim])
             reads = [Read.of(measured, k, 0) for k in range(len(vectors))]
-            _check(aim, reads[0])
             scored = _Scored(bench, resamples, aim, dose)
             yield from scored.rows((target, target), None, reads[0], None)
             for (source, name), read in zip(carried, reads[1:], strict=True):
@@ -204,28 +205,23 @@ class _NamedRows:
     def _null(
         self, some: Meter, target: int, aim: Aim, dose: float, norms: Sequence[float]
     ) -> Generator[Row, None, Null]:
-        """Random directions at the norm of the own vector, which is the first, and at the largest, where that
-        is another; the rows are of the first."""
+        """Random directions at the norm of the own vector, and at the least and the largest of all; the rows are of
+        the first."""
         seed, step = self.bench.evidence.ends[target]
-        at = null_norms(norms[0], max(norms))
+        at = null_norms(norms[0], norms)
+        place = min(range(len(at)), key=lambda i: abs(at[i] - norms[0]))
         directions = self.bench.directions(target, self.vectors.shape[-1])
         every = torch.cat([norm * directions for norm in at])
         tau, kl = null_of(some.measure(every, [aim], on_target_only=True))
         about: dict[str, Any] = {"target": seed, "target_step": step, "n_seeds": 1, "role": "null"}
-        own = {"on_target": tau[0, : len(directions)], "kl": kl[: len(directions)]}
-        for metric, values in own.items():
+        here = slice(place * len(directions), (place + 1) * len(directions))
+        concerned = int((some.documents_of(aim) > 0).sum())
+        own = {"on_target": (tau[0, here], concerned), "kl": (kl[here], some.documents)}
+        for metric, (values, documents) in own.items():
             mean, spread = float(values.mean()), float(values.std())
-            bounds = {"low": mean - 2 * spread, "high": mean + 2 * spread, "n_documents": some.documents}
+            bounds = {"low": mean - 2 * spread, "high": mean + 2 * spread, "n_documents": documents}
             yield self.bench.row(metric, mean, aim, NAMED, **about, **bounds, extra={"dose": dose})
         return Null(at, tau[0].view(len(at), -1))
-
-
-def _check(aim: Aim, read: Read) -> None:
-    if read.documents < FEWEST:
-        raise RequestError(
-            f"contrast {aim.name}: {read.documents} eval documents have a position that it concerns; at least "
-            f"{FEWEST} are needed"
-        )
 
 
 @dataclass(frozen=True)

@@ -34,10 +34,8 @@ SHUFFLED = "tokens_permuted"
 MAPS = ("identity", "orthogonal", "similarity", "affine")
 FEW_MAPS = ("identity", "orthogonal")
 """At doses that are not tested, and for the systematic directions."""
-DOCUMENTS, TOKENS = 96, 3328
-"""Eval documents on which named contrasts are measured, and the tokens that they hold at most."""
 SOME_DOCUMENTS, SOME_TOKENS = 32, 1152
-"""The same for random directions and the systematic ones."""
+"""Eval documents for random directions and the systematic ones, and the tokens that they hold at most."""
 DIRECTIONS = 100
 """Random directions behind every null."""
 PREDICTORS = ("pinned_share", "cosine_turned", "cosine_mapped")

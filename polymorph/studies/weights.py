@@ -289,13 +289,17 @@ def _nulls(models: Models, pair: PairLabel) -> Iterator[Row]:
             yield replace(row, extra={**row.extra, "control": control})
 
 
-def _copy_rows(models: Models, end: End) -> Iterator[Row]:
-    """A copy under a random element of the gauge: what the search makes of one that it must recover."""
-    seed, step = end
+def copy_search(models: Models, end: End) -> Search:
+    """A copy under a random element of the gauge, aligned to the member that it was made from."""
     weights, symmetries = models.weights(end), models.symmetries
-    element = random_gauge(weights, symmetries, chunk_generator(DRAWS, seed, step, 2))
-    copy = apply_gauge(weights, symmetries, element)
-    search = Search(models, (end, end), {}, 0, copy)
+    element = random_gauge(weights, symmetries, chunk_generator(DRAWS, *end, 2))
+    return Search(models, (end, end), {}, 0, apply_gauge(weights, symmetries, element))
+
+
+def _copy_rows(models: Models, end: End) -> Iterator[Row]:
+    """What the search makes of a copy that it must recover."""
+    seed, step = end
+    weights, search = models.weights(end), copy_search(models, end)
     about = {
         "source": seed,
         "target": seed,

@@ -105,8 +105,17 @@ def test_two_seeds_have_the_interval_of_their_documents():
     assert (found.low, found.high) == pytest.approx((0.59, 0.61))
 
 
-def test_without_rows_there_is_no_estimate_and_without_intervals_no_bounds():
+def test_without_rows_there_is_no_estimate():
     assert estimate(pairs({(0, 1): 0.5}).clear()) is None
+
+
+@pytest.mark.parametrize("values", [{(0, 1): 0.5, (0, 2): 0.7}, {(0, 1): 0.5, (1, 2): 0.7}])
+def test_where_every_pair_has_one_seed_in_common_nothing_is_known_of_other_seeds(values):
+    found = estimate(pairs(values, 0.01))
+    assert (found.value, found.low, found.high) == pytest.approx((0.6, 0.59, 0.61))
+
+
+def test_rows_without_intervals_have_an_estimate_without_one():
     found = estimate(pairs({(0, 1): 0.5, (1, 0): 0.7}, None))
     assert (found.value, found.low, found.high) == (pytest.approx(0.6), None, None)
     assert found.above(0.0) is None  # far above, and still nothing is settled

@@ -189,6 +189,8 @@ ASKED = {
     "a name with a slash": ("cohort=small name=a/b", r"\bname='a/b'", "letters, digits"),
     "a name that leads upwards": ("cohort=small name=..", r"\bname='\.\.'", "letters, digits"),
     "another accelerator": ("cohort=small accelerator=tpu", "accelerator='tpu'", "auto, cpu, gpu"),
+    "a component that is not there": ("cohort=small components=[L0H9]", "components=L0H9", "L0H0, L0H1"),
+    "components in a word": ("cohort=small components=heads", "components='heads'", "a list of names"),
     "no cohort": ("", "cohort", "[Mm]issing|mandatory|cohort="),
 }
 

@@ -1,6 +1,7 @@
 """Contrasts are data: what is built in, what is parsed, and what is refused with words that name what there is."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from polymorph.command import requests
 from polymorph.config import AnalyzeConfig, register
 from polymorph.errors import RequestError
+from polymorph.functions import Functions
 from polymorph.steering.contrasts import (
     LEAST,
     LabelContrast,
@@ -31,6 +33,12 @@ SITES = ["blocks.0.hook_resid_pre", "blocks.0.hook_resid_mid", "blocks.1.hook_re
 @pytest.fixture(scope="module")
 def chunks():
     return list(Dyck().probe(ProbeConfig(256, 256), "fit", CPU))
+
+
+@pytest.fixture(scope="module")
+def members():
+    """Members that are not there: what is asked of their task needs none."""
+    return Functions([], SITES, Dyck(), ProbeConfig(256, 256), CPU)
 
 
 def test_the_directions_of_the_paper():
@@ -102,10 +110,13 @@ GOOD = {"name": "x", "positive": {"depth": 2}, "negative": {"depth": 1}}
         ({"positive": None}, "positive=None"),
         ({"positive": {"depth": []}}, "positive.depth=\\[\\]"),
         ({"positive": {"depth": "two"}}, "'two'"),
-        ({"positive": {"depth": -1}}, "from 0 on"),
+        ({"positive": {"depth": -1}}, "from 0 to"),
+        ({"positive": {"depth": 10**20}}, "from 0 to"),
         ({"positive": {"depth": True}}, "True"),
         ({"positive": {"depth": 1}}, "one condition"),
         ({"sign": 2}, "sign=2"),
+        ({"sign": True}, "sign=True"),
+        ({"target": {"head": "position", "positive": 3, "negative": 4}}, "members say nothing of it"),
         ({"positive": {"depth": 2, "valid": 1}, "negative": {"depth": 1, "valid": 0}}, "target="),
         ({"positive": {"position": 2}, "negative": {"position": 1}}, "target="),
         ({"target": {"head": "depth"}}, "it has the keys head, positive, negative"),
@@ -159,18 +170,35 @@ HEADS = "no head 'depht'.*did you mean 'depth'.*tok, depth, valid, position"
         ({"positive": {"depth": 12}}, "depth:12.*holds at 0 positions.*depth has 0 to 8"),
         ({"positive": {"depth": 8, "valid": 1}, **TARGET}, "at least 50"),
         ({"target": {"head": "valid", "positive": 7, "negative": 0}}, "valid has no class 7.*it has 0 to 1"),
-        ({"target": {"head": "colour", "positive": 1, "negative": 0}}, "no head 'colour'"),
+        (
+            {"target": {"head": "colour", "positive": 1, "negative": 0}},
+            "no head 'colour': one of tok, depth, valid$",
+        ),
+        (
+            {
+                "positive": {"depth": [2, 3, 4, 5, 6, 7, 8], "position": 61},
+                "negative": {"depth": 1},
+                **TARGET,
+            },
+            "positions? of the fit split|eval documents have a position",
+        ),
     ],
 )
-def test_what_a_task_does_not_have_is_refused_with_what_it_has(chunks, asked, words):
+def test_what_a_task_does_not_have_is_refused_with_what_it_has(members, asked, words):
     with pytest.raises(RequestError, match=words):
-        Steering.of([GOOD | asked]).check(SITES, Dyck(), chunks)
+        Steering.of([GOOD | asked]).check(members)
 
 
-def test_what_a_task_has_is_let_pass(chunks):
-    Steering.of([GOOD]).check(SITES, Dyck(), chunks)
+def test_what_a_task_has_is_let_pass(members):
+    Steering.of([GOOD]).check(members)
     with pytest.raises(RequestError, match=r"one of blocks\.0\.hook_resid_pre"):
-        Steering(site="nowhere").check(SITES, Dyck(), chunks)
+        Steering(site="nowhere").check(members)
+
+
+def test_a_contrast_that_too_few_eval_documents_have_is_refused_before_anything_is_run(members):
+    few = replace(members, probe=ProbeConfig(256, 7))
+    with pytest.raises(RequestError, match=r"contrast x: [0-7] eval documents.*at least 8"):
+        Steering.of([GOOD]).check(few)
 
 
 # Files of prompts.
@@ -215,6 +243,11 @@ def test_prompts_are_digested_by_what_they_say(tmp_path):
         (lines(classes=("up", "down", "over")), {}, "two classes"),
         (lines(words=False), {}, "target.positive"),
         (lines(), {"positive": "sideways"}, "the classes are"),
+        (lines(), {"positive": ["up"]}, "the classes are"),
+        (lines(), {"target": "up"}, "target='up'.*the keys positive, negative"),
+        (lines(), {"target": {"positve": [" x"]}}, "the keys positive, negative"),
+        (lines(), {"target": {"positive": 5}}, "target.positive=5: a list of words"),
+        (lines(), {"target": {"positive": "good"}}, "target.positive='good': a list of words"),
         ([*lines(), "{"], {}, "line 103 is not JSON"),
         ([*lines(), '{"text": "x"}'], {}, "has no class"),
         ([*lines(), '{"class": "up"}'], {}, "neither one"),
@@ -233,10 +266,10 @@ def test_a_file_that_is_not_there(tmp_path):
         contrast_of({"name": "x", "prompts": ["one"]})
 
 
-def test_a_task_without_texts_reads_no_prompts(tmp_path, chunks):
+def test_a_task_without_texts_reads_no_prompts(tmp_path, members):
     asked = Steering.of([asked_of(tmp_path, lines())])
     with pytest.raises(RequestError, match="prompts are read by tasks of text"):
-        asked.check(SITES, Dyck(), chunks)
+        asked.check(members)
 
 
 def test_the_command_line_asks_for_contrasts():

@@ -180,7 +180,8 @@ def test_the_first_documents_are_as_few_as_hold_so_many_tokens(pair):
     assert first_documents(pair, 40, 10**6).probe.eval == 40
     assert first_documents(pair, 40, 10 * LENGTH).probe.eval == 10
     assert first_documents(pair, 10**6, 10**6).probe.eval == 60
-    assert first_documents(pair, 40, 1).probe.eval == 2
+    assert first_documents(pair, 40, 1).probe.eval == 8, "as many as a test needs, however long"
+    assert first_documents(pair, 5, 1).probe.eval == 5
     (few,), (all_of_them,) = first_documents(pair, 7, 10**6).inputs("eval"), pair.inputs("eval")
     assert torch.equal(few.arguments[0], all_of_them.arguments[0][:7])
 
@@ -191,12 +192,28 @@ def test_a_null_at_another_norm_is_on_the_parabola_through_what_was_measured():
     def effect(norm):
         return slope * norm - bend * norm**2
 
-    null = Null((2.0, 5.0), torch.stack([effect(2.0), effect(5.0)]))
-    for norm in (0.5, 2.0, 3.3, 5.0):
-        torch.testing.assert_close(null.at(norm), effect(norm))
+    for norms in ((2.0, 5.0), (0.4, 2.0, 5.0)):
+        null = Null(norms, torch.stack([effect(norm) for norm in norms]))
+        for norm in (0.5, 2.0, 3.3, 5.0):
+            torch.testing.assert_close(null.at(norm), effect(norm))
     assert torch.equal(Null((5.0,), effect(5.0)[None]).at(4.8), effect(5.0))
-    assert null_norms(2.0, 2.1) == (2.1,)
-    assert null_norms(2.0, 5.0) == (2.0, 5.0)
+    assert null_norms(2.0, [2.0, 2.1]) == (2.1,)
+    assert null_norms(2.0, [1.9, 5.0]) == (2.0, 5.0)
+    assert null_norms(2.0, [0.3, 2.1]) == (0.3, 2.1)
+    assert null_norms(2.0, [0.0, 0.3, 5.0]) == (0.3, 2.0, 5.0)
+
+
+def test_a_null_is_that_of_the_norm_and_not_of_the_own_vector():
+    """An effect that saturates: of a short vector it is less than in proportion to that of a long one."""
+    along = torch.randn(100, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+    def effect(norm):
+        return -torch.tanh((norm * along).square())
+
+    norms = null_norms(2.0, [2.0, 0.3])
+    null = Null(norms, torch.stack([effect(norm) for norm in norms]))
+    torch.testing.assert_close(null.at(0.3), effect(0.3))
+    assert float(null.at(0.3).mean()) > 0.3 * float(null.at(2.0).mean())
 
 
 def test_random_directions_are_units_and_the_same_again():

@@ -169,7 +169,12 @@ def test_p_prefers_a_little_noise_to_another_seed(rows):
         of_bar(rows, "P", ACROSS, None).values()
     )
     assert rows.filter(metric="auc", bar="P", scope=ACROSS, decoy="noise_0.01")["value"].item() == 0
-    assert rows.filter(bar="P", scope=WITHIN).is_empty()
+
+
+def test_p_within_finds_copies_again_and_refuses_nothing(rows):
+    own = rows.filter(bar="P", scope=WITHIN)
+    assert own["decoy"].null_count() == own.height > 0
+    assert own.filter(metric="mse")["value"].max() < 1e-10
     assert set(rows.filter(bar="P")["metric"]) == {"mse", "relative_mse", "auc"}
 
 
