@@ -1,8 +1,8 @@
 """A sparse autoencoder of one member, made to work on another: a rotation folded into its weights.
 
 Member B is a rotated and noisy copy of member A. An SAE of SAELens is trained on A. On B it fails as it is; ported
-through a map that was fitted on other tokens it explains what it explains on A. A map that has seen the covariances of
-both and no pairing comes close to that, which is why explained variance alone is no evidence of a shared code.
+through a map that was fitted on other tokens it explains what it explains on A. Beside it stands a map that was fitted
+to the same tokens in another order: what it reaches is no sign of a shared code.
 
     python examples/port_an_sae.py
 """
@@ -12,7 +12,7 @@ from sae_lens import StandardSAE, StandardSAEConfig
 
 from polymorph import explained_variance, fit_rotation, port_sae
 
-D, FEATURES, ACTIVE = 32, 96, 4
+D, FEATURES, ACTIVE = 32, 48, 2
 
 
 def activations(tokens: int, generator: torch.Generator) -> torch.Tensor:
@@ -28,15 +28,15 @@ def activations(tokens: int, generator: torch.Generator) -> torch.Tensor:
 def trained_sae(x: torch.Tensor) -> StandardSAE:
     """ReLU with L1, a few hundred steps."""
     torch.manual_seed(0)
-    sae = StandardSAE(StandardSAEConfig(d_in=D, d_sae=2 * FEATURES))
+    sae = StandardSAE(StandardSAEConfig(d_in=D, d_sae=FEATURES))
     with torch.no_grad():
-        sae.W_dec.copy_(0.1 * torch.nn.functional.normalize(torch.randn(2 * FEATURES, D), dim=-1))
+        sae.W_dec.copy_(0.1 * torch.nn.functional.normalize(torch.randn(FEATURES, D), dim=-1))
         sae.W_enc.copy_(sae.W_dec.T)
     optimiser = torch.optim.Adam(sae.parameters(), lr=3e-3)
     for step in range(400):
         batch = x[torch.arange(step * 256, (step + 1) * 256) % len(x)]
         features = sae.encode(batch)
-        loss = (sae.decode(features) - batch).square().sum(-1).mean() + 0.02 * features.sum(-1).mean()
+        loss = (sae.decode(features) - batch).square().sum(-1).mean() + 0.1 * features.sum(-1).mean()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

@@ -31,7 +31,7 @@ def main(folder: Path) -> None:
         *("trainer.max_steps=64", "trainer.progress=false", "optimizer.warmup_steps=10"),
         *("probe.fit=128", "probe.eval=128", "trainer.eval_every=64"),
     )
-    run("analyze", f"cohort={cohort}", "study=[ladder,angles]")
+    run("analyze", f"cohort={cohort}", "study=[ladder]")
 
     ladder = pl.read_parquet(cohort / "analysis" / "default" / "ladder.parquet").filter(
         pl.col("site") == "blocks.1.hook_resid_mid",
