@@ -48,3 +48,9 @@ def test_a_trajectory_is_a_table(tmp_path):
     assert (tmp_path / "short" / "analysis" / "default" / "report.html").is_file()
     assert re.search(r"│ 0 +┆.*\n.*│ 1 +┆", text)
     assert re.search(r"│ 64 +┆", text)
+
+
+def test_a_study_of_one_s_own_tells_copies_from_strangers():
+    copies, permuted, strangers, _ = numbers(r"\|cos\| ", said_by("your_own_study"))
+    assert copies > 0.99
+    assert max(permuted, strangers) < 0.9
