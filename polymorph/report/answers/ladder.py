@@ -1,0 +1,113 @@
+"""How far does each family of maps go?"""
+
+import polars as pl
+
+from polymorph.claims.site import GAP
+from polymorph.report.answers.answer import Answer
+from polymorph.report.answers.saying import (
+    NO_CEILING,
+    SHARED,
+    across,
+    at,
+    by_site,
+    cell,
+    joined,
+    middle,
+    near,
+    nothing,
+    of_sites,
+    shortened,
+)
+from polymorph.report.answers.tables import Tables
+from polymorph.report.cautions import ALIKE
+from polymorph.report.reading import at_site, measured, scores
+from polymorph.studies.rows import sites_in_order
+
+STUDY = "ladder"
+BEARS = (
+    "A high R² of R says that one rotation or reflection, fitted on other documents, carries most of the "
+    "variance. It does "
+    f"not show an isometry: that is rejected where the affine map gains more than {GAP} with the whole "
+    f"interval, and not "
+    "rejected means within that bound on these documents.",
+    "Read every R² between its control and its ceiling. Where documents paired at random score nearly as high, "
+    "position "
+    "in the document explains it.",
+    "R² weighs dimensions by their variance: a few large axes can decide it (see massive_activations). "
+    + SHARED,
+)
+MAPS = {"identity": "as it is", "orthogonal": "R", "similarity": "similarity", "affine": "affine"}
+PERMUTED = "documents_permuted"
+
+
+def answer(rows: pl.DataFrame, _: Tables) -> Answer:
+    """R² of R at its best and worst site, what the affine map adds, and where position explains it."""
+    found = scores(rows, "orthogonal")
+    if found.is_empty():
+        return nothing("No two members were compared, so there is no R².", BEARS)
+    sites = sites_in_order(found)
+    lines = [_line(at_site(rows, site), site) for site in sites]
+    columns = ("site: R²", *MAPS.values(), "R, documents permuted", "R, covariance only", "R, ceiling")
+    text = joined([_ends(rows, found), _gap(rows, sites), _explained(rows)])
+    return Answer(text, columns, shortened(lines), BEARS)
+
+
+def _line(here: pl.DataFrame, site: str) -> tuple[str, ...]:
+    own = (cell(scores(here, name)) for name in MAPS)
+    controls = (cell(scores(here, "orthogonal", "control", name)) for name in (PERMUTED, "covariance_only"))
+    return (site, *own, *controls, cell(scores(here, "orthogonal", "ceiling")))
+
+
+def _ends(rows: pl.DataFrame, found: pl.DataFrame) -> str:
+    values = by_site(found)
+    best, worst = max(values, key=lambda site: values[site]), min(values, key=lambda site: values[site])
+    text = f"R carries most at {best}, with R² {across(at_site(found, best))}{_beside(at_site(rows, best))}"
+    if best == worst:
+        return text + "."
+    return f"{text}; least at {worst}, with {across(at_site(found, worst))}{_beside(at_site(rows, worst))}."
+
+
+def _beside(here: pl.DataFrame) -> str:
+    parts = [("affine", scores(here, "affine")), ("as it is", scores(here, "identity"))]
+    parts.append(("documents paired at random", scores(here, "orthogonal", "control", PERMUTED)))
+    parts.append(("ceiling", scores(here, "orthogonal", "ceiling")))
+    known = [f"{name} {middle(some)}" for name, some in parts if some.height]
+    return f" ({', '.join(known)})" if known else ""
+
+
+def _gap(rows: pl.DataFrame, sites: list[str]) -> str:
+    """Sites at which every directed pair gains with its whole interval, and those at which none does."""
+    gaps = measured(rows, "orthogonality_gap")
+    if gaps.is_empty():
+        return "What an affine map adds was not measured."
+    least = {site: at_site(gaps, site)["low"].min() for site in sites}
+    gaining = [site for site in sites if (low := least[site]) is not None and float(low) > GAP]  # type: ignore[arg-type]
+    lacking = "" if scores(rows, "orthogonal", "ceiling").height else f" {NO_CEILING}"
+    if not gaining:
+        return f"At no site does an affine map gain more than {GAP} over R in every pair.{lacking}"
+    return (
+        f"An affine map gains more than {GAP} in every pair (whole interval) {of_sites(gaining, sites)}: there "
+        f"the members "
+        f"differ by more than "
+        f"a rotation.{lacking}"
+    )
+
+
+def _explained(rows: pl.DataFrame) -> str:
+    """Where a map fitted on documents paired at random comes near the same map fitted on true pairs."""
+    told_of, missing = [], []
+    for name, how in (("orthogonal", "R"), ("affine", "the affine map")):
+        controls, found = scores(rows, name, "control", PERMUTED), scores(rows, name)
+        sites = near(by_site(controls), by_site(found))
+        told_of += [f"of {how} {at(sites)}"] if sites else []
+        missing += [how] if controls.is_empty() and found.height else []
+    sentences = []
+    if told_of:
+        sentences.append(
+            f"R² is no evidence of shared contents {' and '.join(told_of)}, because documents paired at random "
+            f"come within "
+            f"{ALIKE:g} of it: position explains it."
+        )
+    if missing:
+        sentences.append(f"The control of documents paired at random is missing of {' and '.join(missing)}.")
+    return joined(sentences)
