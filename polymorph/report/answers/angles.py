@@ -85,6 +85,6 @@ def _spread(found: pl.DataFrame, sites: list[str]) -> str:
 def _undetermined(r: dict[str, tuple[int, int] | None]) -> str:
     short = [site for site, of in r.items() if of is not None and of[0] < of[1]]
     if short:
-        return f"They are not those of the members {at(short)}, where the data do not determine R whole."
+        return f"They are not those of the members {at(short, list(r))}, where the data do not determine R whole."
     unknown = [site for site, of in r.items() if of is None]
-    return f"How much of R is determined was not measured {at(unknown)}." if unknown else ""
+    return f"How much of R is determined was not measured {at(unknown, list(r))}." if unknown else ""

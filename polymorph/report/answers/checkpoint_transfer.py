@@ -3,7 +3,7 @@
 import polars as pl
 
 from polymorph.report.answers.answer import Answer
-from polymorph.report.answers.saying import across, cell, joined, middle, nothing, shortened, together
+from polymorph.report.answers.saying import across, cell, joined, middle, nothing, shortened
 from polymorph.report.answers.tables import Tables
 from polymorph.report.cautions import ALIKE
 from polymorph.report.dictionaries import Place, median, places_of
@@ -91,11 +91,11 @@ def _explained(rows: pl.DataFrame, places: list[Place], steps: Steps) -> str:
     for place in places:
         mapped, alone = (median(_between(one.of(place.of(rows)), steps)) for one in (R, COVARIANCE))
         if mapped is not None and alone is not None and alone > mapped - ALIKE:
-            told_of.append(str(place))
+            told_of.append(place)
     if not told_of:
         return ""
     return (
-        f"A map that only matches covariances comes within {ALIKE:g} of R at {together(told_of)}: what R "
+        f"A map that only matches covariances comes within {ALIKE:g} of R {at(told_of, places)}: what R "
         f"explains there is no "
         "evidence that the same features are left."
     )

@@ -6,6 +6,8 @@ from polymorph.claims.multiplicity import LEVEL
 from polymorph.report.answers.answer import Answer
 from polymorph.report.answers.saying import SHARED, across, cell, joined, middle, nothing, shortened
 from polymorph.report.answers.tables import Tables
+from polymorph.report.cautions import ALIKE
+from polymorph.report.dictionaries import median
 from polymorph.report.figures.components import SERIES, Series, of_parts
 from polymorph.report.look import INK
 from polymorph.studies.components import ABLATION, INTEGRATED, PARTS, PATCHING
@@ -68,31 +70,30 @@ def _rejected(rows: pl.DataFrame, series: Series) -> str:
 
 
 def _across(rows: pl.DataFrame) -> str:
-    found = BY_NAME.of(rows)
+    found, null, best = BY_NAME.of(rows), BY_NAME.of(rows, "null"), BEST.of(rows)
     if found.is_empty():
         return "No two members were compared, so whether the same parts matter is not known."
-    p, null = _p(rows, BY_NAME), BY_NAME.of(rows, "null")
     beside = f", where other orders of the heads give {middle(null)}" if null.height else ""
-    best = BEST.of(rows)
-    matched = (
-        f"; with heads best matched {middle(best)}, null {middle(BEST.of(rows, 'null'))}"
-        if best.height
-        else ""
-    )
-    return (
-        f"Another member's integrated gradients predict the effects of heads and MLPs with r "
-        f"{across(found)}{beside}{matched}."
-        f"{_evidence(p)}"
+    chance = BEST.of(rows, "null")
+    matched = f"; with heads best matched {middle(best)}" if best.height else ""
+    matched += f" (at random {middle(chance)})" if best.height and chance.height else ""
+    return joined(
+        [
+            "Another member's integrated gradients predict the effects of heads and MLPs with r "
+            f"{across(found)}{beside}{matched}.",
+            _evidence(_p(rows, BY_NAME), median(found), median(null)),
+        ]
     )
 
 
-def _evidence(p: pl.DataFrame) -> str:
+def _evidence(p: pl.DataFrame, r: float | None, null: float | None) -> str:
     if p.is_empty():
-        return " There is no p-value to hold it against."
+        return "There is no p-value to hold it against."
     below = p.filter(pl.col("value") < LEVEL).height
-    if not below:
-        return f" That is no evidence of common parts: p < {LEVEL} in none of {p.height} pairs."
-    return f" p < {LEVEL} in {below} of {p.height} pairs, not adjusted."
+    counts = f"p < {LEVEL} in {below or 'none'} of {p.height} pairs, not adjusted"
+    if not below or (r is not None and null is not None and null > r - ALIKE):
+        return f"That is no evidence that heads correspond: {counts}."
+    return f"{counts}."
 
 
 def _within(rows: pl.DataFrame) -> str:

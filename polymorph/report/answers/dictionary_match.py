@@ -21,7 +21,7 @@ BEARS = (
     "against unrelated "
     "SAEs through R. Pairs share seeds and SAEs; shares have no interval.",
 )
-ORDER = ("distinct", "shared", "again", "unrelated", "random")
+HOW = {RAW: "as they are", MAPPED: "through R"}
 
 
 def answer(rows: pl.DataFrame, _: Tables) -> Answer:
@@ -84,16 +84,20 @@ def _beside(here: pl.DataFrame, found: pl.DataFrame, kind: str) -> str:
 
 
 def _artefact(rows: pl.DataFrame, places: list[Place]) -> str:
-    """Where unrelated SAEs match as much as those of members do, in the same way."""
+    """Where unrelated SAEs match as much: those of one seed in any way, those of their own seeds through R alone."""
     told_of = []
-    for place in places:
-        for name, how in ((RAW, "as they are"), (MAPPED, "through R")):
-            noise = median(_of(place.of(rows), "unrelated", name))
-            chance = median(_of(place.of(rows), "random")) or 0.0
-            for kind in ("shared", "distinct"):
-                own = median(_of(place.of(rows), kind, name))
-                if own is not None and noise is not None and own > chance + ALIKE and noise > own - ALIKE:
-                    told_of.append(f"{kind} {how} at {place} ({share(own)}, unrelated {share(noise)})")
+    for kind, name, how in (
+        ("shared", RAW, "as they are"),
+        ("shared", MAPPED, "through R"),
+        ("distinct", MAPPED, "through R"),
+    ):
+        found = [place for place in places if _matched_by_noise(place.of(rows), kind, name)]
+        own = median(pl.concat([_of(place.of(rows), kind, name) for place in found])) if found else None
+        noise = (
+            median(pl.concat([_of(place.of(rows), "unrelated", name) for place in found])) if found else None
+        )
+        if own is not None and noise is not None:
+            told_of.append(f"{kind} {HOW[name]} {at(found, places)} ({share(own)}, unrelated {share(noise)})")
     if not told_of:
         return ""
     return f"That is no evidence of common features where SAEs of unrelated noise match as well: {together(told_of)}."
@@ -112,3 +116,10 @@ def _absent(rows: pl.DataFrame) -> str:
     if _of(rows, "distinct").is_empty():
         lacking.append("no SAEs with seeds of their own, so the initialisation may explain all of it")
     return f"Missing: {'; '.join(lacking)}." if lacking else ""
+
+
+def _matched_by_noise(here: pl.DataFrame, kind: str, name: str) -> bool:
+    """Whether SAEs of noise come within `ALIKE` of a share that is above chance."""
+    own, noise = median(_of(here, kind, name)), median(_of(here, "unrelated", name))
+    chance = median(_of(here, "random")) or 0.0
+    return own is not None and noise is not None and own > chance and noise > own - ALIKE

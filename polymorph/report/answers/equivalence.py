@@ -93,10 +93,9 @@ def _beyond(shown: pl.DataFrame) -> str:
     if excess.is_empty():
         return NO_CEILING
     more = excess.filter(pl.col("low") > 0).height
+    who = "No pair differs" if not more else f"{more:,} of {excess.height:,} pairs differ"
     return (
-        f"{more:,} of {excess.height:,} pairs differ by more than their members moved between the last two "
-        f"checkpoints, "
-        "with the whole interval."
+        f"{who} by more than its members moved between their last two checkpoints, with the whole interval."
     )
 
 
@@ -104,9 +103,9 @@ def _nats(shown: pl.DataFrame) -> str:
     """Where untrained members are as near in nats as trained ones."""
     own, before = median(MEMBERS.of(shown, "kl")), median(BEFORE.of(shown, "kl"))
     if own is None or before is None:
-        return ""
+        return "There are no members from before training to compare with."
     if before <= 2 * own:
-        return f"In nats ({told(own)}) it is no evidence: untrained members reach {told(before)}."
+        return f"In nats ({told(own)}) that is no evidence: untrained members reach {told(before)}."
     return f"In nats: {told(own)}, untrained {told(before)}."
 
 

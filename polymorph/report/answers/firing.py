@@ -73,12 +73,12 @@ def _line(here: pl.DataFrame, place: Place) -> tuple[str, ...]:
 def _ends(rows: pl.DataFrame, found: pl.DataFrame, places: list[Place]) -> str:
     values = {place: median(place.of(found)) or 0.0 for place in places}
     worst, best = min(places, key=lambda place: values[place]), max(places, key=lambda place: values[place])
-    text = f"Through R least agree at {worst}: {_beside(worst.of(rows))}"
+    text = f"Fewest at {worst}: {_beside(worst.of(rows))}"
     return f"{text}." if best == worst else f"{text}. Most at {best}: {_beside(best.of(rows))}."
 
 
 def _beside(here: pl.DataFrame) -> str:
-    parts = [f"{across(_of(here, 'orthogonal'), share)} of features fire alike (r above 0.5)"]
+    parts = [f"{across(_of(here, 'orthogonal'), share)} of features fire alike through R (r above 0.5)"]
     parts.append(f"{middle(_of(here, 'identity'), share)} as they are")
     permuted, ceiling = _permuted(here), _of(here, "orthogonal", "ceiling")
     parts.append(

@@ -88,7 +88,7 @@ def _tested(p: dict[str, float]) -> str:
 
 
 def _with_p(sites: list[str], p: dict[str, float]) -> str:
-    return at(f"{site} (p = {told(p[site])})" for site in sites)
+    return at([f"{site} (p = {told(p[site])})" for site in sites])
 
 
 def _unrelated(p: dict[str, float], tables: Tables) -> str:

@@ -52,14 +52,14 @@ def _spectra(rows: pl.DataFrame, values: dict[str, float]) -> str:
     most, least = max(values, key=lambda site: values[site]), min(values, key=lambda site: values[site])
     spectral, relational = (measured(at_site(rows, most), part) for part in PARTS)
     text = (
-        f"At {most} the spectra alone keep {across(spectral, share)} of the target's variance apart, which no "
+        f"The spectra alone keep {across(spectral, share)} of the target's variance apart at {most}, which no "
         f"rotation can "
-        f"remove, and the tokens another {middle(relational, share)}"
+        f"remove; tokens that do not correspond keep another {middle(relational, share)}"
     )
     if most == least:
         return text + "."
     spectral, relational = (measured(at_site(rows, least), part) for part in PARTS)
-    return f"{text}; at {least}, the least, {middle(spectral, share)} and {middle(relational, share)}."
+    return f"{text}. At {least}, the least, it is {middle(spectral, share)} and {middle(relational, share)}."
 
 
 def _angles(rows: pl.DataFrame) -> str:
@@ -81,11 +81,13 @@ def _angles(rows: pl.DataFrame) -> str:
 def _reached(rows: pl.DataFrame) -> str:
     """Where R of documents paired at random leaves no larger an angle than the worst pair has."""
     own, permuted = (measured(rows, "procrustes_angle", role) for role in ("estimate", "control"))
-    least = {site: float(at_site(permuted, site)["value"].min()) for site in by_site(permuted)}  # type: ignore[arg-type]
-    most = {site: float(at_site(own, site)["value"].max()) for site in by_site(own)}  # type: ignore[arg-type]
-    sites = [site for site in most if site in least and least[site] <= most[site]]
-    return (
-        f"Documents paired at random do as well {at(sites)}: that is no evidence of a relation."
-        if sites
-        else ""
-    )
+    sites = list(by_site(own))
+    reached = [
+        site
+        for site in sites
+        if (control := at_site(permuted, site)).height
+        and float(control["value"].min()) <= float(at_site(own, site)["value"].max())  # type: ignore[arg-type]
+    ]
+    if not reached:
+        return ""
+    return f"Documents paired at random do as well {at(reached, sites)}: that is no evidence of a relation."

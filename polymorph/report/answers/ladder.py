@@ -48,7 +48,7 @@ def answer(rows: pl.DataFrame, _: Tables) -> Answer:
     sites = sites_in_order(found)
     lines = [_line(at_site(rows, site), site) for site in sites]
     columns = ("site: R²", *MAPS.values(), "R, documents permuted", "R, covariance only", "R, ceiling")
-    text = joined([_ends(rows, found), _gap(rows, sites), _explained(rows)])
+    text = joined([_gap(rows, sites), _ends(rows, found), _explained(rows), _ceiling(rows)])
     return Answer(text, columns, shortened(lines), BEARS)
 
 
@@ -76,20 +76,19 @@ def _beside(here: pl.DataFrame) -> str:
 
 
 def _gap(rows: pl.DataFrame, sites: list[str]) -> str:
-    """Sites at which every directed pair gains with its whole interval, and those at which none does."""
+    """Sites at which every directed pair gains with its whole interval."""
     gaps = measured(rows, "orthogonality_gap")
     if gaps.is_empty():
         return "What an affine map adds was not measured."
     least = {site: at_site(gaps, site)["low"].min() for site in sites}
     gaining = [site for site in sites if (low := least[site]) is not None and float(low) > GAP]  # type: ignore[arg-type]
-    lacking = "" if scores(rows, "orthogonal", "ceiling").height else f" {NO_CEILING}"
     if not gaining:
-        return f"At no site does an affine map gain more than {GAP} over R in every pair.{lacking}"
+        return f"At no site does an affine map gain more than {GAP} over R (orthogonal) in every pair."
+    start = of_sites(gaining, sites)
     return (
-        f"An affine map gains more than {GAP} in every pair (whole interval) {of_sites(gaining, sites)}: there "
-        f"the members "
-        f"differ by more than "
-        f"a rotation.{lacking}"
+        f"{start[0].upper()}{start[1:]} the members differ by more than a rotation: an affine map gains more "
+        f"than {GAP} over R "
+        "(orthogonal) in every pair, with its whole interval."
     )
 
 
@@ -111,3 +110,7 @@ def _explained(rows: pl.DataFrame) -> str:
     if missing:
         sentences.append(f"The control of documents paired at random is missing of {' and '.join(missing)}.")
     return joined(sentences)
+
+
+def _ceiling(rows: pl.DataFrame) -> str:
+    return "" if scores(rows, "orthogonal", "ceiling").height else NO_CEILING

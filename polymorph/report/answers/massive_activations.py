@@ -85,11 +85,12 @@ def _massive(rows: pl.DataFrame, found: list[str], sites: list[str]) -> str:
     shares = by_site(measured(rows, "massive_variance_share"))
     site = max(found, key=lambda name: shares.get(name, 0.0))
     here = at_site(rows, site)
+    count = cell(measured(here, "massive_dimensions"), lambda value: number(value, 0))
     return (
-        f"In part: {of_sites(found, sites)} some member has a massive axis. At {site}, where they hold most, "
-        f"{cell(measured(here, 'massive_dimensions'), lambda value: number(value, 0))} axes, the largest "
-        f"{middle(measured(here, 'rms_max_over_median'))} times the median, hold "
-        f"{across(measured(here, 'massive_variance_share'), share)} of the variance."
+        f"In part: {of_sites(found, sites)} some member has a massive axis. They hold most at {site}: "
+        f"{across(measured(here, 'massive_variance_share'), share)} of the variance in {count} of the axes, the "
+        f"largest "
+        f"{middle(measured(here, 'rms_max_over_median'))} times the median."
     )
 
 
@@ -116,5 +117,5 @@ def _decided(rows: pl.DataFrame, found: list[str]) -> str:
     if kept:
         sentences.append(f"They do not decide {'; '.join(kept[:4])}.")
     if missing:
-        sentences.append(f"R² without them was not measured {at(dict.fromkeys(missing))}.")
+        sentences.append(f"R² without them was not measured {at(list(dict.fromkeys(missing)))}.")
     return joined(sentences)

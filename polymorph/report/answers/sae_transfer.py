@@ -5,6 +5,7 @@ import polars as pl
 from polymorph.report.answers.answer import Answer
 from polymorph.report.answers.saying import (
     across,
+    at,
     by_site,
     cell,
     joined,
@@ -96,18 +97,21 @@ def _beside(here: pl.DataFrame) -> str:
 
 
 def _explained(rows: pl.DataFrame, places: list[Place]) -> str:
-    """Where covariance alone comes within `ALIKE` of R."""
-    told_of = []
+    """Where covariance alone does as well as R, or comes within `ALIKE` of it."""
+    as_good: list[Place] = []
+    near_it: list[Place] = []
     for place in places:
         mapped, alone = median(place.of(R.of(rows))), median(place.of(COVARIANCE.of(rows)))
         if mapped is not None and alone is not None and alone > mapped - ALIKE:
-            told_of.append(str(place))
+            (as_good if alone >= mapped else near_it).append(place)
+    told_of = [f"does at least as well as R {at(as_good, places)}"] if as_good else []
+    told_of += [f"comes within {ALIKE:g} of R {at(near_it, places)}"] if near_it else []
     if not told_of:
         return ""
     return (
-        f"A map that only matches covariances comes within {ALIKE:g} of R at {together(told_of)}: explained "
-        f"variance there is "
-        "no evidence of common features."
+        f"A map that only matches covariances {' and '.join(told_of)}: explained variance there is no evidence "
+        f"of common "
+        "features."
     )
 
 

@@ -3,7 +3,7 @@
 import polars as pl
 
 from polymorph.report.answers.answer import Answer
-from polymorph.report.answers.saying import by_site, cell, joined, middle, nothing, shortened
+from polymorph.report.answers.saying import across, by_site, cell, joined, middle, nothing, shortened
 from polymorph.report.answers.tables import Tables
 from polymorph.report.reading import at_site, measured
 from polymorph.report.wording import DASH, whole
@@ -60,21 +60,15 @@ def _need(rows: pl.DataFrame, name: str, most: int) -> str:
     if limits.is_empty():
         return f"{who} has no limit to compare with."
     lacking = limits.height - reached.height
-    short = (
-        f"; in {lacking} of {limits.height} fits it is not there with all {whole(most)} tokens"
-        if lacking > 0
-        else ""
-    )
+    with_all = f"with all {whole(most)} tokens"
     if reached.is_empty():
-        with_all = f"with all {whole(most)} tokens in any of {limits.height} fits"
-        return f"{who} does not come within {WITHIN} of its limit {with_all}."
+        return f"{who} does not come within {WITHIN} of its limit {with_all} in any of {limits.height} fits."
+    short = f"; in {lacking} of {limits.height} fits it is not there {with_all}" if lacking > 0 else ""
     values = by_site(reached)
     site = max(values, key=lambda place: values[place])
-    least, greatest = (tokens(float(end)) for end in (reached["value"].min(), reached["value"].max()))  # type: ignore[arg-type]
+    limit = middle(_of(at_site(rows, site), "r2_limit", name))
     return (
-        f"{who} comes within {WITHIN} of its limit with {tokens(values[site])} tokens in the median at {site}, "
-        f"which needs "
-        f"most ({least} to {greatest} over all pairs and sites; limit there R² "
-        f"{middle(_of(at_site(rows, site), 'r2_limit', name))})"
-        f"{short}."
+        f"{who} comes within {WITHIN} of its limit (R² {limit}) with {across(at_site(reached, site), tokens)} "
+        f"tokens at {site}, "
+        f"which needs most{short}."
     )

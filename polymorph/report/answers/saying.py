@@ -130,9 +130,10 @@ def together(names: Iterable[object], most: int = 6) -> str:
     return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} and {texts[-1]}"
 
 
-def at(sites: Iterable[object]) -> str:
-    """`at a`, `at a and b`, `at a, b and c`."""
-    return f"at {together(sites)}"
+def at(sites: Sequence[object], among: Sequence[object] = ()) -> str:
+    """`at a`, `at a and b`, `at a, b and c`; `at all 5 sites` where they are all of several."""
+    everywhere = len(among) > 1 and len(sites) == len(among)
+    return of_sites(sites, among) if everywhere else f"at {together(sites)}"
 
 
 def joined(sentences: Iterable[str]) -> str:

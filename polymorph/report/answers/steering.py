@@ -16,7 +16,7 @@ from polymorph.report.answers.saying import (
 from polymorph.report.answers.tables import Tables
 from polymorph.report.figures.steering import SHUFFLED
 from polymorph.report.look import in_ladder_order
-from polymorph.report.wording import counted, listed
+from polymorph.report.wording import counted
 from polymorph.steering.regimes import REGIMES, WORKS
 from polymorph.studies.steering_bench import NAMED, SYSTEMATIC
 
@@ -50,7 +50,7 @@ def answer(rows: pl.DataFrame, _: Tables) -> Answer:
         "works",
         *(regime for regime in REGIMES if regime not in WORKS),
     )
-    text = joined([_named(named), _through_others(named), _many(rows), _inverted(regimes)])
+    text = joined([_named(named), _many(rows), _inverted(regimes)])
     return Answer(text, columns, shortened(lines), BEARS)
 
 
@@ -92,36 +92,18 @@ def _share(called: pl.DataFrame) -> str:
 def _named(named: pl.DataFrame) -> str:
     if named.is_empty():
         return "No contrast with a name was made."
-    site = listed(named["site"].drop_nulls().unique().sort())
     called = named.filter(metric="regime")
-    contrasts = counted(called["contrast"].n_unique(), "contrast")
-    mapped, raw, shuffled = (
-        _of(called, *about) for about in (("orthogonal",), ("identity",), ("orthogonal", SHUFFLED))
-    )
-    beside = [f"{_share(raw)} as they are"] if raw.height else []
-    if shuffled.height:
-        reached = _works(shuffled) >= max(_works(mapped), 1)
-        beside.append(
-            f"{_share(shuffled)} through R of shuffled tokens (control)"
-            + (", which is as good: that is no evidence of transfer" if reached else "")
-        )
-    else:
-        beside.append("the control of shuffled tokens is missing")
+    where = f"At {together(called['site'].drop_nulls().unique().sort())}, of {_contrasts(called)}"
+    mapped = _of(called, "orthogonal")
+    if not mapped.filter(pl.col("regime") != "undetermined").height:
+        return f"{where} no member's own vector is shown to work, so whether another's does cannot be told."
     effect = _efficiency(_of(named, "orthogonal"))
-    return (
-        f"At {site}, of {contrasts} over pairs of members, another's vector works through R in {_share(mapped)} cases, "
-        f"{', '.join(beside)}. "
-        + (
-            f"Through R it has {across(effect, of=counted(effect.height, 'case'))} of the own vector's effect."
-            if effect.height
-            else ""
-        )
-    ).strip()
-
-
-def _through_others(named: pl.DataFrame) -> str:
-    affine = _of(named.filter(metric="regime"), "affine")
-    return f"Through the affine map: {_share(affine)}." if affine.height else ""
+    achieved = (
+        f", with {across(effect, of=counted(effect.height, 'case'))} of the own vector's effect"
+        if effect.height
+        else ""
+    )
+    return f"{where} another member's vector works through R in {_share(mapped)} cases{achieved}; {_beside(called)}."
 
 
 def _many(rows: pl.DataFrame) -> str:
@@ -142,3 +124,22 @@ def _inverted(regimes: pl.DataFrame) -> str:
     if own.is_empty():
         return ""
     return f"A change of sign (inverted) is shown in {counted(own.height, 'case')}."
+
+
+def _contrasts(called: pl.DataFrame) -> str:
+    return counted(called["contrast"].n_unique(), "contrast")
+
+
+def _beside(called: pl.DataFrame) -> str:
+    """The same vectors as they are, through an affine map, and through R of shuffled tokens."""
+    parts = [
+        (how, _of(called, name))
+        for name, how in (("identity", "as it is"), ("affine", "through the affine map"))
+    ]
+    told_of = [f"{how} in {_share(own)}" for how, own in parts if own.height]
+    shuffled, mapped = _of(called, "orthogonal", SHUFFLED), _of(called, "orthogonal")
+    if shuffled.is_empty():
+        return ", ".join([*told_of, "the control of shuffled tokens is missing"])
+    told_of.append(f"through R of shuffled tokens (control) in {_share(shuffled)}")
+    reached = _works(shuffled) >= max(_works(mapped), 1)
+    return ", ".join(told_of) + (", so that is no evidence of transfer" if reached else "")

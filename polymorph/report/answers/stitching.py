@@ -66,50 +66,46 @@ def _lost(rows: pl.DataFrame, series: Series) -> pl.DataFrame:
 def _ends(shown: pl.DataFrame) -> str:
     values = by_site(_lost(shown, R)) or by_site(_lost(shown, AFFINE))
     best, worst = min(values, key=lambda site: values[site]), max(values, key=lambda site: values[site])
-    here = at_site(shown, best)
+    here, there = at_site(shown, best), at_site(shown, worst)
     text = (
         f"At {best} the upper part of one member reads another's lower part through R (orthogonal) with "
-        f"{across(_lost(here, R), nats)} nats a token lost, through an affine map with "
-        f"{middle(_lost(here, AFFINE), nats)}, "
-        f"and as it is with {middle(_lost(here, AS_IT_IS), nats)}{_beside(here)}."
+        f"{across(_lost(here, R), nats)} nats a token lost, through an affine map "
+        f"{middle(_lost(here, AFFINE), nats)}, as it is "
+        f"{middle(_lost(here, AS_IT_IS), nats)}{_beside(here)}."
     )
     if worst == best:
         return text
-    there = at_site(shown, worst)
     return (
-        f"{text} R is worst at {worst}: {middle(_lost(there, R), nats)} nats, affine "
-        f"{middle(_lost(there, AFFINE), nats)}, untrained {middle(_lost(there, UNTRAINED), nats)}."
+        f"{text} R is worst at {worst}: {across(_lost(there, R), nats)}, affine {middle(_lost(there, AFFINE), nats)}"
+        f"{_beside(there)}."
     )
 
 
 def _beside(here: pl.DataFrame) -> str:
-    told_of = []
-    if (ceiling := _lost(here, PREVIOUS)).height:
-        told_of.append(f"the target's own previous checkpoint loses {middle(ceiling, nats)}")
-    if (untrained := _lost(here, UNTRAINED)).height:
-        told_of.append(f"an untrained lower part through the affine map {middle(untrained, nats)}")
+    parts = (
+        ("the target's own previous checkpoint (ceiling)", PREVIOUS),
+        ("an untrained lower part, affine,", UNTRAINED),
+    )
+    told_of = [f"{name} {middle(some, nats)}" for name, one in parts if (some := _lost(here, one)).height]
     return f"; {', '.join(told_of)}" if told_of else ""
 
 
 def _reached(shown: pl.DataFrame) -> str:
     """Where a control loses no more than a pair of trained members does through the same family of maps."""
-    told_of = []
+    sites, told_of = sites_in_order(shown), []
     for estimate, control, what in (
         (AFFINE, UNTRAINED, "an untrained lower part does as well through the affine map"),
         (R, PERMUTED, "R fitted on documents paired at random does as well"),
         (R, NAIVE, "a map that only matches covariances does as well as R"),
     ):
-        sites = [
+        found = [
             site
-            for site in sites_in_order(shown)
+            for site in sites
             if _overlap(at_site(_lost(shown, control), site), at_site(_lost(shown, estimate), site))
         ]
-        told_of += [f"{what} {at(sites)}"] if sites else []
-    return (
-        f"That is no evidence of a shared computation where a control reaches it: {'; '.join(told_of)}."
-        if told_of
-        else ""
-    )
+        told_of += [f"{what} {at(found, sites)}"] if found else []
+    start = "That is no evidence of a shared computation where a control reaches it"
+    return f"{start}: {'; '.join(told_of)}." if told_of else ""
 
 
 def _overlap(control: pl.DataFrame, estimate: pl.DataFrame) -> bool:
