@@ -12,15 +12,12 @@ from polymorph.studies.bars import ACROSS, ALL, WITHIN
 STUDY = "bars"
 SCOPES = {WITHIN: "members by themselves", ACROSS: "members against one another"}
 BEARS = (
-    "A bar that decoys pass as well says nothing when members pass it. AUC is the chance that it puts a member "
-    "before a "
-    "decoy: ½ if it knows nothing, below ½ if it prefers decoys.",
-    "C within a member cannot fail for any network, and neither C nor Pr knows in which basis a stream is "
-    "written: they are "
-    "no evidence for or against a rotation.",
-    "The bounds are the paper's. Here a bar counts as passed by a member or pair whose value is; the claims ask "
-    "for whole "
-    "intervals. Pairs share seeds.",
+    "A bar that decoys pass as well says nothing when members pass it. AUC is the chance that it puts a "
+    "member before a decoy: ½ if it knows nothing, below ½ if it prefers decoys.",
+    "C within a member cannot fail for any network, and neither C nor Pr knows in which basis a stream "
+    "is written: they are no evidence for or against a rotation.",
+    "The bounds are the paper's. Here a bar counts as passed by a member or pair whose value is; the "
+    "claims ask for whole intervals. Pairs share seeds.",
 )
 Key = tuple[str, str]
 

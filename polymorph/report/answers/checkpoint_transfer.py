@@ -3,7 +3,7 @@
 import polars as pl
 
 from polymorph.report.answers.answer import Answer
-from polymorph.report.answers.saying import across, cell, joined, middle, nothing, shortened
+from polymorph.report.answers.saying import across, at, cell, joined, middle, nothing, shortened
 from polymorph.report.answers.tables import Tables
 from polymorph.report.cautions import ALIKE
 from polymorph.report.dictionaries import Place, median, places_of
@@ -12,12 +12,10 @@ from polymorph.report.figures.sae_transfer import OWN, through, unpaired
 STUDY = "checkpoint_transfer"
 R, NAIVE, COVARIANCE = through("orthogonal"), through("identity"), unpaired("covariance_only", "orthogonal")
 BEARS = (
-    "It can bear how much of an SAE survives further training of its own member, with and without a rotation. "
-    "No two members "
-    "are compared.",
+    "It can bear how much of an SAE survives further training of its own member, with and without a "
+    "rotation. No two members are compared.",
     "R matches covariances too, which alone makes an SAE explain much: only what it explains beyond the "
-    "covariance-only "
-    "control comes from which token goes with which.",
+    "covariance-only control comes from which token goes with which.",
     "How far checkpoints are apart was chosen when they were saved; ranges are over members.",
 )
 Steps = tuple[int, int]
@@ -96,6 +94,5 @@ def _explained(rows: pl.DataFrame, places: list[Place], steps: Steps) -> str:
         return ""
     return (
         f"A map that only matches covariances comes within {ALIKE:g} of R {at(told_of, places)}: what R "
-        f"explains there is no "
-        "evidence that the same features are left."
+        "explains there is no evidence that the same features are left."
     )

@@ -28,11 +28,12 @@ LABELS = (
     (SLOPE, "own slope (attribution patching)"),
 )
 BEARS = (
-    "It can bear whether another member's predictions say which parts matter here, beyond what any order of the heads "
-    "within layers would give. n is a handful of components, and r may rest on one of them.",
-    "A member's own integrated gradients are complete, so their r of 1 says nothing of the member. Nothing here "
-    "depends on "
-    "the basis of the stream: a rotated copy has r = 1 unaligned, so it is no evidence for or against a rotation.",
+    "It can bear whether another member's predictions say which parts matter here, beyond what any "
+    "order of the heads within layers would give. n is a handful of components, and r may rest on one "
+    "of them.",
+    "A member's own integrated gradients are complete, so their r of 1 says nothing of the member. "
+    "Nothing here depends on the basis of the stream: a rotated copy has r = 1 unaligned, so it is no "
+    "evidence for or against a rotation.",
     "Heads have no names that members share; the best match is held against matches of heads at random. "
     + SHARED,
 )

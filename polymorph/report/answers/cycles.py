@@ -23,11 +23,11 @@ STUDY = "cycles"
 COHERENCE = "cycle_coherence"
 FRAMES = ("pairwise_r2", "synchronised_r2", "consensus_r2")
 BEARS = (
-    "It can bear that one frame serves all members about as well as a map for each pair. It does not show that "
-    "the frame "
-    "is right: maps that all follow position in the document agree round a cycle too, which is what the control shows.",
-    "Coherence is 1 where the maps round a triangle undo each other, about 0 where they have nothing in common, and is "
-    "taken on the determined directions alone.",
+    "It can bear that one frame serves all members about as well as a map for each pair. It does not "
+    "show that the frame is right: maps that all follow position in the document agree round a cycle "
+    "too, which is what the control shows.",
+    "Coherence is 1 where the maps round a triangle undo each other, about 0 where they have nothing in "
+    "common, and is taken on the determined directions alone.",
     "Triangles share members: they are not independent, and coherence has no interval.",
 )
 
@@ -84,8 +84,7 @@ def _cost(rows: pl.DataFrame) -> str:
     pairwise, frame, consensus = (measured(at_site(rows, site), metric) for metric in FRAMES)
     return (
         f"One frame for all has R² {across(frame)} at its worst, {site}, where a map for each pair has "
-        f"{middle(pairwise)}, and "
-        f"the mean of the others predicts a member with {middle(consensus)}."
+        f"{middle(pairwise)}, and the mean of the others predicts a member with {middle(consensus)}."
     )
 
 

@@ -3,7 +3,17 @@
 import polars as pl
 
 from polymorph.report.answers.answer import Answer
-from polymorph.report.answers.saying import across, cell, joined, middle, nothing, share, shortened, together
+from polymorph.report.answers.saying import (
+    across,
+    at,
+    cell,
+    joined,
+    middle,
+    nothing,
+    share,
+    shortened,
+    together,
+)
 from polymorph.report.answers.tables import Tables
 from polymorph.report.cautions import ALIKE
 from polymorph.report.dictionaries import Place, median, places_of
@@ -12,14 +22,13 @@ from polymorph.studies.dictionary_match import DECODER
 
 STUDY = "dictionary_match"
 BEARS = (
-    "It can bear how many decoder directions of one SAE have a near one in the other, through R fitted on activations. "
-    "Directions may match where encoders do not: look at firing for what features do.",
+    "It can bear how many decoder directions of one SAE have a near one in the other, through R fitted "
+    "on activations. Directions may match where encoders do not: look at firing for what features do.",
     "The ceiling is two SAEs of one member. Matches of SAEs that share an initialisation seed can be an "
-    "artefact: what SAEs "
-    "of unrelated noise with the same seed match (unrelated) has no feature in common.",
-    "Random directions are chance. R turns covariances onto one another too, so a match through R is held "
-    "against unrelated "
-    "SAEs through R. Pairs share seeds and SAEs; shares have no interval.",
+    "artefact: what SAEs of unrelated noise with the same seed match (unrelated) has no feature in "
+    "common.",
+    "Random directions are chance. R turns covariances onto one another too, so a match through R is "
+    "held against unrelated SAEs through R. Pairs share seeds and SAEs; shares have no interval.",
 )
 HOW = {RAW: "as they are", MAPPED: "through R"}
 
@@ -86,11 +95,7 @@ def _beside(here: pl.DataFrame, found: pl.DataFrame, kind: str) -> str:
 def _artefact(rows: pl.DataFrame, places: list[Place]) -> str:
     """Where unrelated SAEs match as much: those of one seed in any way, those of their own seeds through R alone."""
     told_of = []
-    for kind, name, how in (
-        ("shared", RAW, "as they are"),
-        ("shared", MAPPED, "through R"),
-        ("distinct", MAPPED, "through R"),
-    ):
+    for kind, name in (("shared", RAW), ("shared", MAPPED), ("distinct", MAPPED)):
         found = [place for place in places if _matched_by_noise(place.of(rows), kind, name)]
         own = median(pl.concat([_of(place.of(rows), kind, name) for place in found])) if found else None
         noise = (
@@ -110,8 +115,8 @@ def _absent(rows: pl.DataFrame) -> str:
         lacking.append("no two SAEs of one member, hence no ceiling")
     if _of(rows, "unrelated").is_empty():
         lacking.append(
-            "no SAEs of unrelated noise, so how much of this comes from R and from the way SAEs are trained is "
-            "not known"
+            "no SAEs of unrelated noise, so how much of this comes from R and from the way SAEs are "
+            "trained is not known"
         )
     if _of(rows, "distinct").is_empty():
         lacking.append("no SAEs with seeds of their own, so the initialisation may explain all of it")

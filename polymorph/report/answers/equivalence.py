@@ -23,15 +23,13 @@ from polymorph.studies.loss_by_position import SUM
 
 STUDY = "equivalence"
 BEARS = (
-    "It can bear how far the answers of two members differ on held-out inputs of these distributions, and "
-    "nothing of how "
-    "they come to them: equal functions may be computed differently.",
-    "A small KL in nats is no sign of one function, because untrained members answer nearly uniformly, and "
-    "hence alike. "
-    "The share of what a constant answer differs by is the number to read: 0 for one function, 1 for no better than a "
-    "constant.",
-    "The ceiling holds what one member still learned between its last two checkpoints, so it depends on how far apart "
-    "those are.",
+    "It can bear how far the answers of two members differ on held-out inputs of these distributions, "
+    "and nothing of how they come to them: equal functions may be computed differently.",
+    "A small KL in nats is no sign of one function, because untrained members answer nearly uniformly, "
+    "and hence alike. The share of what a constant answer differs by is the number to read: 0 for one "
+    "function, 1 for no better than a constant.",
+    "The ceiling holds what one member still learned between its last two checkpoints, so it depends on "
+    "how far apart those are.",
     SHARED,
 )
 
@@ -81,9 +79,8 @@ def _apart(shown: pl.DataFrame, distribution: str, head: str) -> str:
     ]
     same = f", with the same answer on {middle(agreement, share)} of tokens" if agreement.height else ""
     return (
-        f"On {distribution}, {what}, two members differ by {across(own, share)} of what the nearest constant "
-        f"answer does"
-        f"{same}{'; ' + ', '.join(beside) if beside else ''}."
+        f"On {distribution}, {what}, two members differ by {across(own, share)} of what the nearest "
+        f"constant answer does{same}{'; ' + ', '.join(beside) if beside else ''}."
     )
 
 

@@ -22,15 +22,13 @@ from polymorph.studies.firing import LIVE, PERMUTED
 
 STUDY = "firing"
 BEARS = (
-    "It can bear that features of one SAE fire on the same tokens of the other member, once that is mapped to "
-    "the SAE's own. "
-    "One SAE takes part, so no feature has to be found again and no initialisation is shared.",
-    "Features that follow position fire alike on any document: what documents paired at random reach through R "
-    "is no evidence "
-    "of common features.",
-    "Only features that fire on both sides count here; the table of the study has all features too, as in the "
-    "paper. Pairs "
-    "share seeds and SAEs; shares have no interval.",
+    "It can bear that features of one SAE fire on the same tokens of the other member, once that is "
+    "mapped to the SAE's own. One SAE takes part, so no feature has to be found again and no "
+    "initialisation is shared.",
+    "Features that follow position fire alike on any document: what documents paired at random reach "
+    "through R is no evidence of common features.",
+    "Only features that fire on both sides count here; the table of the study has all features too, as "
+    "in the paper. Pairs share seeds and SAEs; shares have no interval.",
 )
 
 

@@ -14,13 +14,14 @@ STUDY = "haar"
 REGISTERED = "registered"
 LAWS = ("refit", "exact")
 BEARS = (
-    "Not distinguished from a uniformly random rotation (Haar) is not shown to be one: it is the trivial "
-    "hypothesis for "
-    "members of independent initialisation, and what unrelated members have too. The finding is a departure from it.",
-    "Only the registered pair of statistics decides; p is here not adjusted for sites (verdicts adjust it). "
-    "The paper's Kolmogorov-Smirnov p is not calibrated, has size 0, and is near 1 for almost any matrix.",
-    "Where the data determine fewer dimensions than there are, the test is refused: the rest of R would look random by "
-    "construction.",
+    "Not distinguished from a uniformly random rotation (Haar) is not shown to be one: it is the "
+    "trivial hypothesis for members of independent initialisation, and what unrelated members have too. "
+    "The finding is a departure from it.",
+    "Only the registered pair of statistics decides; p is here not adjusted for sites (verdicts adjust "
+    "it). The paper's Kolmogorov-Smirnov p is not calibrated, has size 0, and is near 1 for almost any "
+    "matrix.",
+    "Where the data determine fewer dimensions than there are, the test is refused: the rest of R would "
+    "look random by construction.",
 )
 
 
@@ -71,8 +72,8 @@ def _refused(rows: pl.DataFrame, refused: list[str], sites: list[str]) -> str:
     each = together(f"{_determined(at_site(rows, site))} at {site}" for site in refused)
     start = "Not to be answered" if len(refused) == len(sites) else "Not to be answered everywhere"
     return (
-        f"{start}: {of_sites(refused, sites)} the data do not determine R whole, and the test is refused. Dimensions "
-        f"determined: {each}."
+        f"{start}: {of_sites(refused, sites)} the data do not determine R whole, and the test is "
+        f"refused. Dimensions determined: {each}."
     )
 
 

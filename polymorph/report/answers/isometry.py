@@ -22,8 +22,8 @@ from polymorph.report.reading import at_site, measured
 STUDY = "isometry"
 BEARS = (
     "The spectral part is what no rotation or reflection can remove: it can bear that an isometry is "
-    "impossible. A small "
-    "one does not show an isometry, because unrelated members of one spectrum have none.",
+    "impossible. A small one does not show an isometry, because unrelated members of one spectrum have "
+    "none.",
     "The relational part is how tokens fail to correspond after the best orthogonal map; noise raises it too.",
     "An angle of 0° is a rotated copy, 90° nothing in common. " + SHARED,
 )
@@ -52,9 +52,9 @@ def _spectra(rows: pl.DataFrame, values: dict[str, float]) -> str:
     most, least = max(values, key=lambda site: values[site]), min(values, key=lambda site: values[site])
     spectral, relational = (measured(at_site(rows, most), part) for part in PARTS)
     text = (
-        f"The spectra alone keep {across(spectral, share)} of the target's variance apart at {most}, which no "
-        f"rotation can "
-        f"remove; tokens that do not correspond keep another {middle(relational, share)}"
+        f"The spectra alone keep {across(spectral, share)} of the target's variance apart at {most}, "
+        "which no rotation can remove; tokens that do not correspond keep another "
+        f"{middle(relational, share)}"
     )
     if most == least:
         return text + "."

@@ -25,14 +25,12 @@ from polymorph.studies.rows import sites_in_order
 
 STUDY = "ladder"
 BEARS = (
-    "A high R² of R says that one rotation or reflection, fitted on other documents, carries most of the "
-    "variance. It does "
-    f"not show an isometry: that is rejected where the affine map gains more than {GAP} with the whole "
-    f"interval, and not "
-    "rejected means within that bound on these documents.",
-    "Read every R² between its control and its ceiling. Where documents paired at random score nearly as high, "
-    "position "
-    "in the document explains it.",
+    "A high R² of R says that one rotation or reflection, fitted on other documents, carries most of "
+    "the variance. It does not show an isometry: that is rejected where the affine map gains more than "
+    f"{GAP} with the whole interval, and not rejected means within that bound on these documents.",
+    "Noise of its own in each member makes that gap too, and the ceiling is what noise and further training leave.",
+    "Read every R² between its control and its ceiling. Where documents paired at random score nearly "
+    "as high, position in the document explains it.",
     "R² weighs dimensions by their variance: a few large axes can decide it (see massive_activations). "
     + SHARED,
 )
@@ -47,14 +45,20 @@ def answer(rows: pl.DataFrame, _: Tables) -> Answer:
         return nothing("No two members were compared, so there is no R².", BEARS)
     sites = sites_in_order(found)
     lines = [_line(at_site(rows, site), site) for site in sites]
-    columns = ("site: R²", *MAPS.values(), "R, documents permuted", "R, covariance only", "R, ceiling")
+    columns = (
+        "site: R²",
+        *MAPS.values(),
+        "R, documents permuted",
+        "affine, documents permuted",
+        "R, ceiling",
+    )
     text = joined([_gap(rows, sites), _ends(rows, found), _explained(rows), _ceiling(rows)])
     return Answer(text, columns, shortened(lines), BEARS)
 
 
 def _line(here: pl.DataFrame, site: str) -> tuple[str, ...]:
     own = (cell(scores(here, name)) for name in MAPS)
-    controls = (cell(scores(here, "orthogonal", "control", name)) for name in (PERMUTED, "covariance_only"))
+    controls = (cell(scores(here, name, "control", PERMUTED)) for name in ("orthogonal", "affine"))
     return (site, *own, *controls, cell(scores(here, "orthogonal", "ceiling")))
 
 
@@ -70,6 +74,7 @@ def _ends(rows: pl.DataFrame, found: pl.DataFrame) -> str:
 def _beside(here: pl.DataFrame) -> str:
     parts = [("affine", scores(here, "affine")), ("as it is", scores(here, "identity"))]
     parts.append(("documents paired at random", scores(here, "orthogonal", "control", PERMUTED)))
+    parts.append(("affine of those", scores(here, "affine", "control", PERMUTED)))
     parts.append(("ceiling", scores(here, "orthogonal", "ceiling")))
     known = [f"{name} {middle(some)}" for name, some in parts if some.height]
     return f" ({', '.join(known)})" if known else ""
@@ -86,9 +91,8 @@ def _gap(rows: pl.DataFrame, sites: list[str]) -> str:
         return f"At no site does an affine map gain more than {GAP} over R (orthogonal) in every pair."
     start = of_sites(gaining, sites)
     return (
-        f"{start[0].upper()}{start[1:]} the members differ by more than a rotation: an affine map gains more "
-        f"than {GAP} over R "
-        "(orthogonal) in every pair, with its whole interval."
+        f"{start[0].upper()}{start[1:]} the members differ by more than a rotation: an affine map gains "
+        f"more than {GAP} over R (orthogonal) in every pair, with its whole interval."
     )
 
 
@@ -103,9 +107,8 @@ def _explained(rows: pl.DataFrame) -> str:
     sentences = []
     if told_of:
         sentences.append(
-            f"R² is no evidence of shared contents {' and '.join(told_of)}, because documents paired at random "
-            f"come within "
-            f"{ALIKE:g} of it: position explains it."
+            f"R² is no evidence of shared contents {' and '.join(told_of)}, because documents paired at "
+            f"random come within {ALIKE:g} of it: position explains it."
         )
     if missing:
         sentences.append(f"The control of documents paired at random is missing of {' and '.join(missing)}.")

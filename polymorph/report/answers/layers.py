@@ -23,10 +23,10 @@ from polymorph.studies.rows import sites_in_order
 STUDY = "layers"
 MAPS = {"orthogonal": "R", "affine": "an affine map"}
 BEARS = (
-    "Other layers are the control of the wrong place: where one predicts a site as well as the same site of the other "
-    "member does, what the map carries does not belong to that site.",
-    "A later site often predicts an earlier one through an affine map, because the stream still holds it: that is no "
-    "failure, and no sign of matching layers either.",
+    "Other layers are the control of the wrong place: where one predicts a site as well as the same "
+    "site of the other member does, what the map carries does not belong to that site.",
+    "A later site often predicts an earlier one through an affine map, because the stream still holds "
+    "it: that is no failure, and no sign of matching layers either.",
     "Medians over pairs, of maps fitted on one half of the fit split and scored on the other, without intervals. "
     + SHARED,
 )
@@ -78,9 +78,8 @@ def _verdict(scored: pl.DataFrame, name: str, sites: list[str]) -> str:
     wrong = [site for site in margins if site not in right]
     worst = min(wrong, key=lambda site: margins[site])
     return (
-        f"{start}; {at(wrong)} another site does as well or better, most at {_against(scored, name, worst)}: "
-        f"that is no "
-        "evidence of matching layers there."
+        f"{start}; {at(wrong)} another site does as well or better, most at "
+        f"{_against(scored, name, worst)}: that is no evidence of matching layers there."
     )
 
 

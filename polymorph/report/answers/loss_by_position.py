@@ -10,13 +10,12 @@ from polymorph.studies.loss_by_position import SUM
 
 STUDY = "loss_by_position"
 BEARS = (
-    "It can bear how well each member answers on held-out documents. It says nothing of whether two members "
-    "answer alike, "
-    "or are alike inside.",
-    "The control is the best answer that is always the same: a member that is no better has learned no more than how "
-    "frequent the labels are.",
-    "Bins far into a document hold long documents alone, so that a curve compares documents too. "
-    "Ranges are over members; intervals in the figure hold documents, not seeds.",
+    "It can bear how well each member answers on held-out documents. It says nothing of whether two "
+    "members answer alike, or are alike inside.",
+    "The control is the best answer that is always the same: a member that is no better has learned no "
+    "more than how frequent the labels are.",
+    "Bins far into a document hold long documents alone, so that a curve compares documents too. Ranges "
+    "are over members; intervals in the figure hold documents, not seeds.",
 )
 
 
@@ -81,8 +80,8 @@ def _course(losses: pl.DataFrame, head: str) -> str:
     (first, second), (start, end) = bins[0], bins[-1]
     before = counted(first, "token") if second == first + 1 else f"{first:,} to {second - 1:,} tokens"
     return (
-        f"It goes from {middle(_in_bin(own, 0))} with {before} read to {middle(_in_bin(own, -1))} with {start:,} to "
-        f"{end - 1:,} (medians over members)."
+        f"It goes from {middle(_in_bin(own, 0))} with {before} read to {middle(_in_bin(own, -1))} with "
+        f"{start:,} to {end - 1:,} (medians over members)."
     )
 
 

@@ -26,11 +26,10 @@ from polymorph.studies.massive_activations import ALL, RANDOM, WITHOUT
 
 STUDY = "massive_activations"
 BEARS = (
-    f"An axis is massive whose root mean square is {MASSIVE:g} medians over axes or more. It can bear whether "
-    f"such axes "
-    "decide R² and explained variance, and not why they are there.",
-    "R² that changes without the massive axes, and not without as many random ones (the control), was decided by those "
-    "axes: it then holds for them, and not for the stream.",
+    f"An axis is massive whose root mean square is {MASSIVE:g} medians over axes or more. It can bear "
+    "whether such axes decide R² and explained variance, and not why they are there.",
+    "R² that changes without the massive axes, and not without as many random ones (the control), was "
+    "decided by those axes: it then holds for them, and not for the stream.",
     SHARED,
 )
 MAPS = {"identity": "as they are", "orthogonal": "through R"}
@@ -76,8 +75,9 @@ def _none(largest: pl.DataFrame) -> str:
     values = by_site(largest)
     site = max(values, key=lambda name: values[name])
     return (
-        f"No: {of_sites([], list(values))} has any member an axis of {MASSIVE:g} times the median root mean square or "
-        f"more. The largest, at {site}, has {across(at_site(largest, site))} times, so nothing had to be left out."
+        f"No: {of_sites([], list(values))} has any member an axis of {MASSIVE:g} times the median root "
+        f"mean square or more. The largest, at {site}, has {across(at_site(largest, site))} times, so "
+        "nothing had to be left out."
     )
 
 
@@ -88,9 +88,8 @@ def _massive(rows: pl.DataFrame, found: list[str], sites: list[str]) -> str:
     count = cell(measured(here, "massive_dimensions"), lambda value: number(value, 0))
     return (
         f"In part: {of_sites(found, sites)} some member has a massive axis. They hold most at {site}: "
-        f"{across(measured(here, 'massive_variance_share'), share)} of the variance in {count} of the axes, the "
-        f"largest "
-        f"{middle(measured(here, 'rms_max_over_median'))} times the median."
+        f"{across(measured(here, 'massive_variance_share'), share)} of the variance in {count} of the "
+        f"axes, the largest {middle(measured(here, 'rms_max_over_median'))} times the median."
     )
 
 
@@ -105,9 +104,8 @@ def _decided(rows: pl.DataFrame, found: list[str]) -> str:
                 missing.append(site)
             elif min(abs(whole - without), abs(others - without)) > ALIKE:
                 decided.append(
-                    f"R² {how} at {site} is {told(whole)}, without them {told(without)}, and {told(others)} "
-                    f"without as many "
-                    "random axes"
+                    f"R² {how} at {site} is {told(whole)}, without them {told(without)}, and "
+                    f"{told(others)} without as many random axes"
                 )
             else:
                 kept.append(f"R² {how} at {site} ({told(whole)} with, {told(without)} without)")

@@ -20,10 +20,10 @@ from polymorph.report.reading import at_site, measured
 
 STUDY = "pairing"
 BEARS = (
-    "It can bear that members have something to do with one another beyond what the position in a document explains. "
-    "It says nothing of how: neither that a rotation relates them, nor how well.",
-    f"p is one-sided, for all members together, and here not adjusted for the number of sites (verdicts adjust it); "
-    f"below {LEVEL} counts as shown. Its least value is set by the number of permutations.",
+    "It can bear that members have something to do with one another beyond what the position in a "
+    "document explains. It says nothing of how: neither that a rotation relates them, nor how well.",
+    "p is one-sided, for all members together, and here not adjusted for the number of sites (verdicts "
+    f"adjust it); below {LEVEL} counts as shown. Its least value is set by the number of permutations.",
     "n is the number of seeds, not of pairs: pairs share seeds.",
 )
 
@@ -54,8 +54,8 @@ def _verdict(p: dict[str, float]) -> str:
     most = told(max(p[site] for site in shown))
     start = "Yes" if len(shown) == len(p) else "In part"
     return (
-        f"{start}, {of_sites(shown, list(p))} the members have more in common than permuted documents give "
-        f"(p at most {most})."
+        f"{start}, {of_sites(shown, list(p))} the members have more in common than permuted documents "
+        f"give (p at most {most})."
     )
 
 

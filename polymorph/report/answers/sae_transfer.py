@@ -23,17 +23,13 @@ from polymorph.report.reading import scores
 STUDY = "sae_transfer"
 R, NAIVE, COVARIANCE = through("orthogonal"), through("identity"), unpaired("covariance_only", "orthogonal")
 BEARS = (
-    "It can bear how well an SAE reconstructs another member through a map there and back. Explained variance "
-    "through R "
-    "measures matching covariance first: a map that has only matched covariances, and seen no pairs of tokens, "
-    "reaches most "
-    "of it too.",
-    "What the true pairing adds is the pairing gain: 0 is nothing, 1 all that covariance lacked of the own SAE. "
-    "It is left "
-    "out where there is hardly anything to gain.",
-    "That an SAE reconstructs does not show that its features are the other member's: look at dictionary_match "
-    "and firing. "
-    "Pairs share seeds and SAEs.",
+    "It can bear how well an SAE reconstructs another member through a map there and back. Explained "
+    "variance through R measures matching covariance first: a map that has only matched covariances, "
+    "and seen no pairs of tokens, reaches most of it too.",
+    "What the true pairing adds is the pairing gain: 0 is nothing, 1 all that covariance lacked of the "
+    "own SAE. It is left out where there is hardly anything to gain.",
+    "That an SAE reconstructs does not show that its features are the other member's: look at "
+    "dictionary_match and firing. Pairs share seeds and SAEs.",
 )
 
 
@@ -109,9 +105,8 @@ def _explained(rows: pl.DataFrame, places: list[Place]) -> str:
     if not told_of:
         return ""
     return (
-        f"A map that only matches covariances {' and '.join(told_of)}: explained variance there is no evidence "
-        f"of common "
-        "features."
+        f"A map that only matches covariances {' and '.join(told_of)}: explained variance there is no "
+        "evidence of common features."
     )
 
 

@@ -13,12 +13,10 @@ from polymorph.studies.sample_efficiency import WITHIN
 STUDY = "sample_efficiency"
 MAPS = {"orthogonal": "R", "affine": "affine"}
 BEARS = (
-    f"It can bear whether the fits of the other studies had tokens enough: from there on R² stays within "
-    f"{WITHIN} of its "
-    "limit. A map that never got there is short of tokens, and its R² is too low.",
-    "The limit is an extrapolation from two points of one curve, and no ceiling: what a better family of maps "
-    "would reach "
-    "is not in it.",
+    "It can bear whether the fits of the other studies had tokens enough: from there on R² stays within "
+    f"{WITHIN} of its limit. A map that never got there is short of tokens, and its R² is too low.",
+    "The limit is an extrapolation from two points of one curve, and no ceiling: what a better family "
+    "of maps would reach is not in it.",
     "Tokens of one document are not independent, so other documents may need more. No intervals; pairs share seeds.",
 )
 
@@ -68,7 +66,6 @@ def _need(rows: pl.DataFrame, name: str, most: int) -> str:
     site = max(values, key=lambda place: values[place])
     limit = middle(_of(at_site(rows, site), "r2_limit", name))
     return (
-        f"{who} comes within {WITHIN} of its limit (R² {limit}) with {across(at_site(reached, site), tokens)} "
-        f"tokens at {site}, "
-        f"which needs most{short}."
+        f"{who} comes within {WITHIN} of its limit (R² {limit}) with "
+        f"{across(at_site(reached, site), tokens)} tokens at {site}, which needs most{short}."
     )

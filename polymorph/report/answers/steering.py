@@ -12,6 +12,7 @@ from polymorph.report.answers.saying import (
     nothing,
     share,
     shortened,
+    together,
 )
 from polymorph.report.answers.tables import Tables
 from polymorph.report.figures.steering import SHUFFLED
@@ -22,12 +23,11 @@ from polymorph.studies.steering_bench import NAMED, SYSTEMATIC
 
 STUDY = "steering"
 BEARS = (
-    "It can bear whether these directions, at this site and these doses, do on another member what they do on "
-    "their own. "
-    "It says nothing of directions that were not tried, and nothing where a member's own vector does not work.",
-    "Works is clean or partial, shown above random directions under Holm's correction. Overdriven is a larger "
-    "KL for no "
-    "more effect, which the paper calls inverted; here inverted is a change of sign.",
+    "It can bear whether these directions, at this site and these doses, do on another member what they "
+    "do on their own. It says nothing of directions that were not tried, and nothing where a member's "
+    "own vector does not work.",
+    "Works is clean or partial, shown above random directions under Holm's correction. Overdriven is a "
+    "larger KL for no more effect, which the paper calls inverted; here inverted is a change of sign.",
     SHARED,
 )
 SHOWN = ("identity", "orthogonal", "affine")

@@ -24,10 +24,11 @@ from polymorph.studies.rows import sites_in_order
 
 STUDY = "stitching"
 BEARS = (
-    "It can bear that what the upper part needs is there in the other member, and within reach of that family of maps. "
-    "It does not show that the members are rotated copies: an affine map may carry over much that an isometry cannot.",
-    "Where a site holds little more than the tokens themselves, an affine map of an untrained lower part does as well: "
-    "only what that control does not reach is a computation that members share.",
+    "It can bear that what the upper part needs is there in the other member, and within reach of that "
+    "family of maps. It does not show that the members are rotated copies: an affine map may carry over "
+    "much that an isometry cannot.",
+    "Where a site holds little more than the tokens themselves, an affine map of an untrained lower "
+    "part does as well: only what that control does not reach is a computation that members share.",
     "The ceiling is the target's own previous checkpoint under its last. " + SHARED,
 )
 R, AFFINE, AS_IT_IS = through("orthogonal"), through("affine"), through("identity")
@@ -76,8 +77,8 @@ def _ends(shown: pl.DataFrame) -> str:
     if worst == best:
         return text
     return (
-        f"{text} R is worst at {worst}: {across(_lost(there, R), nats)}, affine {middle(_lost(there, AFFINE), nats)}"
-        f"{_beside(there)}."
+        f"{text} R is worst at {worst}: {across(_lost(there, R), nats)}, affine "
+        f"{middle(_lost(there, AFFINE), nats)}{_beside(there)}."
     )
 
 

@@ -20,12 +20,12 @@ from polymorph.studies.support import ON_SUPPORT
 
 STUDY = "support"
 BEARS = (
-    "It can bear of how many dimensions R says something about the members: directions whose planes are known "
-    "to 0.1 rad. "
-    "Where r < d, no statistic of the whole of R (trace, determinant, distance from I, Haar tests) does.",
-    "The rest of R is not random, it is unknown: it looks random by construction. More or other documents may "
-    "determine "
-    "it, unless the ceiling is as low, for then the streams have no more dimensions.",
+    "It can bear of how many dimensions R says something about the members: directions whose planes are "
+    "known to 0.1 rad. Where r < d, no statistic of the whole of R (trace, determinant, distance from "
+    "I, Haar tests) does.",
+    "The rest of R is not random, it is unknown: it looks random by construction. More or other "
+    "documents may determine it, unless the ceiling is as low, for then the streams have no more "
+    "dimensions.",
     "r is a count, without an interval, and depends on the number of tokens.",
 )
 
@@ -102,7 +102,7 @@ def _on_support(rows: pl.DataFrame, sites: list[str]) -> str:
     worst = min(values, key=lambda site: values[site])
     here = at_site(rows, worst)
     return (
-        f"On the determined directions R is worst at {worst}: R² {across(_scored(here, 'r2_orthogonal'))}, "
-        f"where an affine "
-        f"map has {middle(_scored(here, 'r2_affine'))}."
+        f"On the determined directions R is worst at {worst}: R² "
+        f"{across(_scored(here, 'r2_orthogonal'))}, where an affine map has "
+        f"{middle(_scored(here, 'r2_affine'))}."
     )

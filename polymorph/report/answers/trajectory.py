@@ -10,12 +10,10 @@ from polymorph.studies.rows import sites_in_order
 
 STUDY = "trajectory"
 BEARS = (
-    "It can bear how a member differs from its own earlier self. No two members are compared: it is the ceiling "
-    "of what "
-    "any map between members can reach, and shows what training changes by itself.",
-    "The angle is the mean turn of the determined directions alone: 0° where they stay, 90° where nothing of "
-    "them is kept, "
-    "which is also what unrelated streams have.",
+    "It can bear how a member differs from its own earlier self. No two members are compared: it is the "
+    "ceiling of what any map between members can reach, and shows what training changes by itself.",
+    "The angle is the mean turn of the determined directions alone: 0° where they stay, 90° where "
+    "nothing of them is kept, which is also what unrelated streams have.",
     "How far two checkpoints differ depends on how far apart they were saved. Ranges are over members.",
 )
 Steps = tuple[int, int]
@@ -85,9 +83,8 @@ def _sentence(here: pl.DataFrame, site: str, steps: Steps) -> str:
         else "no direction is determined"
     )
     return (
-        f"From {_named(steps)} a member changes most at {site}: {turn}, R carries R² {across(turned)} of its "
-        f"later self, and "
-        f"as it is {middle(as_it_is)}."
+        f"From {_named(steps)} a member changes most at {site}: {turn}, R carries R² {across(turned)} of "
+        f"its later self, and as it is {middle(as_it_is)}."
     )
 
 

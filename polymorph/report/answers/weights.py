@@ -20,14 +20,13 @@ from polymorph.studies.weights import COPY, GAUGE, IDENTITY, OWN_ROTATIONS, STRE
 
 STUDY = "weights"
 BEARS = (
-    "It can bear that two members are one model, because a copy under a random symmetry is found again. Weights "
-    "that stay "
-    "apart do not quite show that no symmetry relates them: the search ends in a local maximum.",
-    "0 is a copy, 1 a source of zeros, 2 unrelated weights of one size. What members reach has to be read "
-    "beside models "
-    "that have no stream in common (own rotations) and beside untrained ones.",
-    "Weights may differ where the function and the streams agree, in directions that the inputs never use. "
-    "Pairs share seeds; weights have no interval.",
+    "It can bear that two members are one model, because a copy under a random symmetry is found again. "
+    "Weights that stay apart do not quite show that no symmetry relates them: the search ends in a "
+    "local maximum.",
+    "0 is a copy, 1 a source of zeros, 2 unrelated weights of one size. What members reach has to be "
+    "read beside models that have no stream in common (own rotations) and beside untrained ones.",
+    "Weights may differ where the function and the streams agree, in directions that the inputs never "
+    "use. Pairs share seeds; weights have no interval.",
 )
 MAPS = {IDENTITY: "as they are", STREAM: "R from activations", GAUGE: "full gauge"}
 CONTROLS = {OWN_ROTATIONS: "own rotations (control)", UNTRAINED: "untrained (control)"}
@@ -76,9 +75,8 @@ def _apart(rows: pl.DataFrame) -> str:
     beside = [f"{how} {middle(some)}" for how, some in parts if some.height]
     told_of = f"; {', '.join(beside)}" if beside else "; controls and ceiling are missing"
     return (
-        f"Aligned over the full gauge, two members differ by {across(_of(rows, APART, GAUGE))} of the target's "
-        f"squared weights, "
-        f"where copies have 0 and unrelated weights 2{told_of}."
+        f"Aligned over the full gauge, two members differ by {across(_of(rows, APART, GAUGE))} of the "
+        f"target's squared weights, where copies have 0 and unrelated weights 2{told_of}."
     )
 
 
