@@ -39,7 +39,7 @@ PERMUTED = "documents_permuted"
 
 
 def answer(rows: pl.DataFrame, _: Tables) -> Answer:
-    """R² of R at its best and worst site, what the affine map adds, and where position explains it."""
+    """What the affine map adds, R² of R at its best and worst site, and where no pairing of contents is needed."""
     found = scores(rows, "orthogonal")
     if found.is_empty():
         return nothing("No two members were compared, so there is no R².", BEARS)
@@ -52,7 +52,7 @@ def answer(rows: pl.DataFrame, _: Tables) -> Answer:
         "affine, documents permuted",
         "R, ceiling",
     )
-    text = joined([_gap(rows, sites), _ends(rows, found), _explained(rows), _ceiling(rows)])
+    text = joined([_gap(rows, sites), _ends(rows, found), _explained(rows, sites), _ceiling(rows)])
     return Answer(text, columns, shortened(lines), BEARS)
 
 
@@ -81,14 +81,20 @@ def _beside(here: pl.DataFrame) -> str:
 
 
 def _gap(rows: pl.DataFrame, sites: list[str]) -> str:
-    """Sites at which every directed pair gains with its whole interval."""
-    gaps = measured(rows, "orthogonality_gap")
+    """Sites at which every directed pair gains with its whole interval, unless an affine map needs no pairing "
+    "either."""
+    gaps, unpaired = measured(rows, "orthogonality_gap"), _unpaired(rows, "affine")
+    asked = [site for site in sites if site not in unpaired]
     if gaps.is_empty():
         return "What an affine map adds was not measured."
-    least = {site: at_site(gaps, site)["low"].min() for site in sites}
-    gaining = [site for site in sites if (low := least[site]) is not None and float(low) > GAP]  # type: ignore[arg-type]
+    least = {site: at_site(gaps, site)["low"].min() for site in asked}
+    gaining = [site for site in asked if (low := least[site]) is not None and float(low) > GAP]  # type: ignore[arg-type]
     if not gaining:
-        return f"At no site does an affine map gain more than {GAP} over R (orthogonal) in every pair."
+        return (
+            f"At no site does an affine map gain more than {GAP} over R (orthogonal) in every pair."
+            if asked
+            else ""
+        )
     start = of_sites(gaining, sites)
     return (
         f"{start[0].upper()}{start[1:]} the members differ by more than a rotation: an affine map gains "
@@ -96,24 +102,29 @@ def _gap(rows: pl.DataFrame, sites: list[str]) -> str:
     )
 
 
-def _explained(rows: pl.DataFrame) -> str:
-    """Where a map fitted on documents paired at random comes near the same map fitted on true pairs."""
+def _explained(rows: pl.DataFrame, sites: list[str]) -> str:
+    """Where documents paired at random do nearly as well, and where that is not known."""
     told_of, missing = [], []
     for name, how in (("orthogonal", "R"), ("affine", "the affine map")):
-        controls, found = scores(rows, name, "control", PERMUTED), scores(rows, name)
-        sites = near(by_site(controls), by_site(found))
-        told_of += [f"of {how} {at(sites)}"] if sites else []
-        missing += [how] if controls.is_empty() and found.height else []
+        found = _unpaired(rows, name)
+        told_of += [f"of {how} {at(found, sites)}"] if found else []
+        control = scores(rows, name, "control", PERMUTED)
+        missing += [f"for {how}"] if control.is_empty() and scores(rows, name).height else []
     sentences = []
     if told_of:
         sentences.append(
-            f"R² is no evidence of shared contents {' and '.join(told_of)}, because documents paired at "
-            f"random come within {ALIKE:g} of it: position explains it."
+            f"R² {' and '.join(told_of)} is no evidence of shared contents: documents paired at random "
+            f"come within {ALIKE:g} of it."
         )
     if missing:
-        sentences.append(f"The control of documents paired at random is missing of {' and '.join(missing)}.")
+        sentences.append(f"The control of documents paired at random is missing {' and '.join(missing)}.")
     return joined(sentences)
 
 
 def _ceiling(rows: pl.DataFrame) -> str:
     return "" if scores(rows, "orthogonal", "ceiling").height else NO_CEILING
+
+
+def _unpaired(rows: pl.DataFrame, name: str) -> list[str]:
+    """The sites at which a map fitted on documents paired at random comes near the one fitted on true pairs."""
+    return near(by_site(scores(rows, name, "control", PERMUTED)), by_site(scores(rows, name)))

@@ -71,5 +71,9 @@ def _ends(observed: pl.DataFrame, chance: pl.DataFrame) -> str:
 
 def _one(observed: pl.DataFrame, chance: pl.DataFrame, site: str) -> str:
     own, null = at_site(observed, site), at_site(chance, site)
-    explained = ", so position alone explains nearly all of it" if near(by_site(null), by_site(own)) else ""
-    return f"{site}, RV {across(own)} where permuted documents give {cell(null)}{explained}"
+    text = f"{site}, RV {across(own)} where permuted documents give {cell(null)}"
+    if by_site(null)[site] >= by_site(own)[site]:
+        return f"{text}, which is no less"
+    return (
+        f"{text}, so position alone explains nearly all of it" if near(by_site(null), by_site(own)) else text
+    )

@@ -21,6 +21,7 @@ SHARED = "Pairs share seeds: a range over pairs is no interval for another seed.
 NO_CEILING = "There is no ceiling: no member was read at two checkpoints."
 _ZERO = 1e-9  # what is smaller is rounding, in everything but weights
 _NEARLY_ONE = 0.9995  # from here on three digits would say 1
+_NEXT_TO_NOTHING = 1e-4  # of a share
 
 
 def told(value: float | None) -> str:
@@ -40,6 +41,8 @@ def share(value: float) -> str:
     """A share in percent, three digits; what lies below 1 is never rounded up to 100 %."""
     if value == 1:
         return "100 %"
+    if 0 < value < _NEXT_TO_NOTHING:
+        return f"< {100 * _NEXT_TO_NOTHING:g} %"
     return "> 99.9 %" if _NEARLY_ONE <= value < 1 else f"{told(100 * value)} %"
 
 
@@ -113,13 +116,13 @@ def near(controls: Mapping[str, float], values: Mapping[str, float]) -> list[str
 
 
 def of_sites(some: Sequence[object], all_of: Sequence[object], noun: str = "site") -> str:
-    """`at all 5 sites`, `at 2 of 5 sites`, `at none of 5 sites`."""
+    """`at all 5 sites`, `at 2 of 5 sites`, `at none of 5 sites`; of one, `at the only site`, or `nowhere`."""
     n = counted(len(all_of), noun)
+    if len(all_of) == 1:
+        return f"at the only {noun}" if some else "nowhere"
     if not some:
         return f"at none of {n}"
-    if len(some) < len(all_of):
-        return f"at {len(some):,} of {n}"
-    return f"at the only {noun}" if len(all_of) == 1 else f"at all {n}"
+    return f"at {len(some):,} of {n}" if len(some) < len(all_of) else f"at all {n}"
 
 
 def together(names: Iterable[object], most: int = 6) -> str:

@@ -47,7 +47,7 @@ def answer(rows: pl.DataFrame, _: Tables) -> Answer:
         "R² of R there",
         "affine there",
     )
-    text = joined([_extent(r, d, rows), _on_support(rows, sites)])
+    text = joined([_extent(r, d, rows), _on_support(rows)])
     return Answer(text, columns, shortened(lines), BEARS)
 
 
@@ -95,10 +95,11 @@ def _itself(ceilings: pl.DataFrame, site: str) -> str:
     return f" (a member with itself: {middle(own, count)})" if own.height else " (no ceiling)"
 
 
-def _on_support(rows: pl.DataFrame, sites: list[str]) -> str:
+def _on_support(rows: pl.DataFrame) -> str:
+    """Where it is worst; there is nothing to tell where R is determined whole, or not at all."""
     values = by_site(_scored(rows, "r2_orthogonal"))
     if not values:
-        return "R² on the determined directions was not measured."
+        return ""
     worst = min(values, key=lambda site: values[site])
     here = at_site(rows, worst)
     return (
