@@ -106,8 +106,8 @@ def _within(rows: pl.DataFrame) -> str:
         )
         if series.of(rows).height
     ]
-    lacking = "" if EARLIER.of(rows).height else " There is no ceiling."
-    return (f"Of a member itself: {', '.join(told_of)}." if told_of else "") + lacking
+    own = f"Of a member itself: {', '.join(told_of)}." if told_of else ""
+    return joined([own, "" if EARLIER.of(rows).height else NO_CEILING])
 
 
 def _ranking(rows: pl.DataFrame) -> str:

@@ -87,7 +87,7 @@ def _apart(shown: pl.DataFrame, distribution: str, head: str) -> str:
 def _beyond(shown: pl.DataFrame) -> str:
     """Pairs that differ by more than one member moved, with their whole interval."""
     excess = MEMBERS.of(shown, "kl_excess")
-    if excess.is_empty():
+    if excess.is_empty() or WITHIN.of(shown, RELATIVE).is_empty():
         return NO_CEILING
     more = excess.filter(pl.col("low") > 0).height
     who = "No pair differs" if not more else f"{more:,} of {excess.height:,} pairs differ"
