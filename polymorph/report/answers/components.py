@@ -4,7 +4,16 @@ import polars as pl
 
 from polymorph.claims.multiplicity import LEVEL
 from polymorph.report.answers.answer import Answer
-from polymorph.report.answers.saying import SHARED, across, cell, joined, middle, nothing, shortened
+from polymorph.report.answers.saying import (
+    NO_CEILING,
+    SHARED,
+    across,
+    cell,
+    joined,
+    middle,
+    nothing,
+    shortened,
+)
 from polymorph.report.answers.tables import Tables
 from polymorph.report.cautions import ALIKE
 from polymorph.report.dictionaries import median
