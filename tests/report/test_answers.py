@@ -403,7 +403,8 @@ def test_an_answer_is_short_and_whole(study):
     answer = said(study, made(study), **({"support": made("support")} if study != "support" else {}))
     assert answer.text.endswith(".")
     assert not answer.text.endswith("..")
-    assert len(answer.text) < 1000
+    assert len(answer.text) < 900
+    assert len(re.findall(r"[.] (?=[A-Z0-9])", answer.text)) <= 4
     assert numbers(answer.text)
     assert 2 <= len(answer.bears) <= 4
     assert all(sentence.endswith(".") for sentence in answer.bears)
@@ -600,7 +601,7 @@ def test_equivalence_is_in_shares_and_counts_pairs_beyond_the_ceiling():
     more = frame.with_columns(low=pl.when(pl.col("metric") == "kl_excess").then(0.01).otherwise("low"))
     assert "6 of 6 pairs differ by more" in said("equivalence", more).text
     far = with_value(frame, 0.7, metric="relative_kl", role="estimate", distribution="long", head="all")
-    assert "Furthest apart on long: 70.0 %" in said("equivalence", far).text
+    assert "furthest on long: 70.0 %" in said("equivalence", far).text
 
 
 def test_losses_beside_the_constant_answer_name_who_learned_nothing():
@@ -621,8 +622,10 @@ def test_massive_axes_that_decide_a_number_are_told_from_those_that_do_not():
         text, *(ends(frame, **of, axes=axes)[0] for axes in ("all", "without_massive", "without_random"))
     )
     decide, do_not = text.split("They do not decide")
-    assert "R² as they are" in decide
-    assert "R² through R" in do_not
+    assert "They decide 2 numbers" in decide
+    assert "as they are" in decide
+    assert "through R" not in decide
+    assert "through R" in do_not
     none = frame.filter(pl.col("metric").is_in(["rms_max_over_median", "massive_dimensions"]))
     none = with_value(with_value(none, 0.0, metric="massive_dimensions"), 2.5, metric="rms_max_over_median")
     assert said("massive_activations", none).text.startswith("No: at none of 2 sites")
@@ -728,7 +731,7 @@ def test_an_sae_is_followed_from_the_earliest_checkpoint_to_the_last():
     )
     text = said("checkpoint_transfer", pl.concat([frame, back])).text
     assert text == said("checkpoint_transfer", frame).text
-    assert f"The SAE of step {BEFORE} explains least of step {LAST}" in text
+    assert f"From step {BEFORE} to {LAST} the earlier SAE explains least" in text
     assert holds(
         text, *ends(frame, role="estimate", map="orthogonal", site=FIRST), ends(frame, role="ceiling")[0]
     )
@@ -775,6 +778,21 @@ def test_a_fit_that_never_comes_near_its_limit_is_counted():
     assert "in 3 of 6 fits it is not there with all 8,192 tokens" in text
     none = frame.filter(pl.col("metric") != "tokens_to_limit")
     assert "does not come within 0.01 of its limit" in said("sample_efficiency", none).text
+
+
+@pytest.mark.parametrize("study", ["trajectory", "checkpoint_transfer"])
+def test_members_that_stopped_at_other_steps_are_not_left_out(study):
+    frame = made(study)
+    late = pl.col("target_step").eq(LAST) & pl.col("source").eq(2)
+    both = [
+        pl.when(late & pl.col(name).eq(LAST)).then(2 * LAST).otherwise(name).alias(name)
+        for name in ("source_step", "target_step")
+    ]
+    text, usual = (said(study, of).text for of in (frame.with_columns(both), frame))
+    assert text != usual
+    assert text.count("over 3 members") == usual.count("over 3 members") > 0
+    assert numbers(text.replace("first step", ""))[-1] == numbers(usual)[-1]
+    assert "each member's own first step to its last" in text
 
 
 def test_hostile_names_pass_through_as_they_are():

@@ -4,7 +4,7 @@ import polars as pl
 
 from polymorph.claims.bars import BOUNDS, bar_values
 from polymorph.report.answers.answer import Answer
-from polymorph.report.answers.saying import cell, joined, nothing, shortened, told
+from polymorph.report.answers.saying import cell, joined, nothing, shortened
 from polymorph.report.answers.tables import Tables
 from polymorph.report.wording import DASH, number
 from polymorph.studies.bars import ACROSS, ALL, WITHIN
@@ -55,7 +55,7 @@ def _line(rows: pl.DataFrame, bar: str, scope: str, own: pl.DataFrame) -> tuple[
     return (
         f"{bar}, {SCOPES[scope]}",
         f"{'below' if bound.below else 'above'} {bound.value:g}".replace("-", "−"),
-        cell(_members(own), lambda value: told(value)),
+        cell(_members(own)),
         _share(_members(own), bar),
         _share(_made(own), bar),
         number(float(auc[0]), 2) if len(auc) else DASH,

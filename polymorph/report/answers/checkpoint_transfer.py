@@ -4,6 +4,7 @@ import polars as pl
 
 from polymorph.report.answers.answer import Answer
 from polymorph.report.answers.saying import across, at, cell, joined, middle, nothing, shortened
+from polymorph.report.answers.spans import first_to_last, span
 from polymorph.report.answers.tables import Tables
 from polymorph.report.cautions import ALIKE
 from polymorph.report.dictionaries import Place, median, places_of
@@ -18,76 +19,53 @@ BEARS = (
     "covariance-only control comes from which token goes with which.",
     "How far checkpoints are apart was chosen when they were saved; ranges are over members.",
 )
-Steps = tuple[int, int]
 
 
 def answer(rows: pl.DataFrame, _: Tables) -> Answer:
     """The SAE of the earliest checkpoint on the latest, as it is and through R, beside the latest one's own."""
-    found = R.of(rows).filter(pl.col("source_step") < pl.col("target_step"))
-    if found.is_empty():
+    used = first_to_last(rows)
+    if R.of(used).is_empty():
         return nothing(
             "No SAE was used on a later checkpoint of its member, so whether it lasts is not known.", BEARS
         )
-    steps = _furthest(found)
-    places = [place for place in places_of(rows) if place.of(_between(found, steps)).height]
-    lines = [_line(place.of(rows), place, steps) for place in places]
-    columns = (
-        f"site: EV, step {steps[0]:,} to {steps[1]:,}",
-        "own SAE (ceiling)",
-        "as it is",
-        "through R",
-        "covariance only",
+    own = OWN.of(rows).join(
+        used, left_on=["source", "target_step"], right_on=["source", "target_step"], how="semi"
     )
-    text = joined([_ends(rows, places, steps), _explained(rows, places, steps)])
+    places = [place for place in places_of(used) if place.of(R.of(used)).height]
+    lines = [_line(place.of(used), place.of(own), place) for place in places]
+    columns = (f"site: EV, {span(used)}", "own SAE (ceiling)", "as it is", "through R", "covariance only")
+    text = joined([_ends(used, own, places), _explained(used, places)])
     return Answer(text, columns, shortened(lines), BEARS)
 
 
-def _furthest(found: pl.DataFrame) -> Steps:
-    """The latest step that any SAE is used on, and of those used there the earliest."""
-    pairs = list(found.select("source_step", "target_step").unique().iter_rows())
-    last = max(late for _, late in pairs)
-    return min(early for early, late in pairs if late == last), last
+def _line(here: pl.DataFrame, own: pl.DataFrame, place: Place) -> tuple[str, ...]:
+    return (str(place), cell(own), *(cell(one.of(here)) for one in (NAIVE, R, COVARIANCE)))
 
 
-def _between(rows: pl.DataFrame, steps: Steps) -> pl.DataFrame:
-    return rows.filter(source_step=steps[0], target_step=steps[1])
-
-
-def _own(rows: pl.DataFrame, steps: Steps) -> pl.DataFrame:
-    """SAEs of the later step on the activations they were trained on."""
-    return OWN.of(rows).filter(source_step=steps[1], target_step=steps[1])
-
-
-def _line(here: pl.DataFrame, place: Place, steps: Steps) -> tuple[str, ...]:
-    series = (_between(one.of(here), steps) for one in (NAIVE, R, COVARIANCE))
-    return (str(place), cell(_own(here, steps)), *(cell(some) for some in series))
-
-
-def _ends(rows: pl.DataFrame, places: list[Place], steps: Steps) -> str:
-    values = {place: median(_between(R.of(place.of(rows)), steps)) or 0.0 for place in places}
+def _ends(used: pl.DataFrame, own: pl.DataFrame, places: list[Place]) -> str:
+    values = {place: median(R.of(place.of(used))) or 0.0 for place in places}
     worst, best = min(places, key=lambda place: values[place]), max(places, key=lambda place: values[place])
-    start = f"The SAE of step {steps[0]:,} explains least of step {steps[1]:,} at {worst}"
-    text = f"{start}: EV {_beside(worst.of(rows), steps)}"
-    return f"{text}." if best == worst else f"{text}. Most at {best}: {_beside(best.of(rows), steps)}."
+    text = (
+        f"From {span(used)} the earlier SAE explains least of the later stream at {worst}: EV "
+        f"{_beside(worst.of(used), worst.of(own))}"
+    )
+    return f"{text}." if best == worst else f"{text}. Most at {best}: {_beside(best.of(used), best.of(own))}."
 
 
-def _beside(here: pl.DataFrame, steps: Steps) -> str:
-    mapped, raw, alone = (_between(one.of(here), steps) for one in (R, NAIVE, COVARIANCE))
-    own = _own(here, steps)
-    parts = [f"{across(mapped)} through R", f"{middle(raw)} as it is"]
+def _beside(here: pl.DataFrame, own: pl.DataFrame) -> str:
+    alone = COVARIANCE.of(here)
+    parts = [f"{across(R.of(here))} through R", f"{middle(NAIVE.of(here))} as it is"]
     parts.append(
         f"covariance only {middle(alone)}" if alone.height else "the control of covariance only is missing"
     )
-    parts.append(
-        f"the SAE of that step itself {middle(own)} (ceiling)" if own.height else "there is no ceiling"
-    )
+    parts.append(f"the later SAE itself {middle(own)} (ceiling)" if own.height else "there is no ceiling")
     return ", ".join(parts)
 
 
-def _explained(rows: pl.DataFrame, places: list[Place], steps: Steps) -> str:
+def _explained(used: pl.DataFrame, places: list[Place]) -> str:
     told_of = []
     for place in places:
-        mapped, alone = (median(_between(one.of(place.of(rows)), steps)) for one in (R, COVARIANCE))
+        mapped, alone = (median(one.of(place.of(used))) for one in (R, COVARIANCE))
         if mapped is not None and alone is not None and alone > mapped - ALIKE:
             told_of.append(place)
     if not told_of:

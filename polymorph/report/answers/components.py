@@ -19,6 +19,7 @@ from polymorph.report.cautions import ALIKE
 from polymorph.report.dictionaries import median
 from polymorph.report.figures.components import SERIES, Series, of_parts
 from polymorph.report.look import INK
+from polymorph.report.wording import DASH
 from polymorph.studies.components import ABLATION, INTEGRATED, PARTS, PATCHING
 
 STUDY = "components"
@@ -52,9 +53,9 @@ def answer(rows: pl.DataFrame, _: Tables) -> Answer:
     """Correlation of another member's predictions with effects, beside its null, the ceiling, and the slope."""
     if of_parts(rows).is_empty():
         return nothing("No component was ablated, so which parts matter is not known.", BEARS)
-    lines = [_line(rows, *about) for about in LABELS if about[0].of(rows).height]
+    lines = [_line(rows, *about) for about in LABELS if about[0].of(rows).height] + _ranking(rows)
     columns = ("what predicts the effects", "Pearson's r", "null", f"p < {LEVEL}")
-    return Answer(joined([_across(rows), _within(rows), _ranking(rows)]), columns, shortened(lines), BEARS)
+    return Answer(joined([_across(rows), _within(rows)]), columns, shortened(lines), BEARS)
 
 
 def _line(rows: pl.DataFrame, series: Series, label: str) -> tuple[str, ...]:
@@ -76,7 +77,7 @@ def _p(rows: pl.DataFrame, series: Series) -> pl.DataFrame:
 
 def _rejected(rows: pl.DataFrame, series: Series) -> str:
     p = _p(rows, series)
-    return f"{p.filter(pl.col('value') < LEVEL).height} of {p.height}" if p.height else "–"
+    return f"{p.filter(pl.col('value') < LEVEL).height} of {p.height}" if p.height else DASH
 
 
 def _across(rows: pl.DataFrame) -> str:
@@ -119,8 +120,7 @@ def _within(rows: pl.DataFrame) -> str:
     return joined([own, "" if EARLIER.of(rows).height else NO_CEILING])
 
 
-def _ranking(rows: pl.DataFrame) -> str:
+def _ranking(rows: pl.DataFrame) -> list[tuple[str, ...]]:
+    """What another member's ranking gains over random ones, of what the own gains."""
     gain = rows.filter(metric="ranking_gain", role="estimate", assignment="name")
-    if gain.is_empty():
-        return ""
-    return f"Of what a member's own ranking of parts gains over random ones, another's gains {across(gain)}."
+    return [("gain of another's ranking over random (own: 1)", cell(gain), DASH, DASH)] if gain.height else []

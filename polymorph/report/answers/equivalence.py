@@ -57,7 +57,7 @@ def answer(rows: pl.DataFrame, _: Tables) -> Answer:
         "by chance",
     )
     text = joined(
-        [_apart(shown, distributions[0], heads[0]), _beyond(shown), _nats(shown), _elsewhere(rows, heads[0])]
+        [_apart(shown, distributions[0], heads[0], _elsewhere(rows, heads[0])), _beyond(shown), _nats(shown)]
     )
     return Answer(text, columns, shortened(lines), BEARS)
 
@@ -68,7 +68,7 @@ def _line(rows: pl.DataFrame, distribution: str, head: str) -> tuple[str, ...]:
     return (f"{distribution}, {'all' if head == SUM else head}", *shares, *agree)
 
 
-def _apart(shown: pl.DataFrame, distribution: str, head: str) -> str:
+def _apart(shown: pl.DataFrame, distribution: str, head: str, elsewhere: str) -> str:
     what = "all heads together" if head == SUM else f"head {head}"
     own, agreement = MEMBERS.of(shown, RELATIVE), MEMBERS.of(shown, AGREEMENT)
     if own.is_empty():
@@ -80,7 +80,7 @@ def _apart(shown: pl.DataFrame, distribution: str, head: str) -> str:
     same = f", with the same answer on {middle(agreement, share)} of tokens" if agreement.height else ""
     return (
         f"On {distribution}, {what}, two members differ by {across(own, share)} of what the nearest "
-        f"constant answer does{same}{'; ' + ', '.join(beside) if beside else ''}."
+        f"constant answer does{elsewhere}{same}{'; ' + ', '.join(beside) if beside else ''}."
     )
 
 
@@ -112,4 +112,4 @@ def _elsewhere(rows: pl.DataFrame, head: str) -> str:
     found = {name: median(MEMBERS.of(rows.filter(head=head, distribution=name), RELATIVE)) for name in names}
     known = {name: value for name, value in found.items() if value is not None}
     furthest = max(known, key=lambda name: known[name], default=names[0])
-    return "" if furthest == names[0] else f"Furthest apart on {furthest}: {share(known[furthest])}."
+    return "" if furthest == names[0] else f" (furthest on {furthest}: {share(known[furthest])})"

@@ -1,5 +1,7 @@
 """Do a few dimensions carry the residual stream, and the numbers of the other studies with it?"""
 
+import itertools
+
 import polars as pl
 
 from polymorph.alignment.axes import MASSIVE
@@ -7,7 +9,6 @@ from polymorph.report.answers.answer import Answer
 from polymorph.report.answers.saying import (
     SHARED,
     across,
-    at,
     by_site,
     cell,
     joined,
@@ -16,12 +17,14 @@ from polymorph.report.answers.saying import (
     of_sites,
     share,
     shortened,
+    together,
     told,
 )
 from polymorph.report.answers.tables import Tables
 from polymorph.report.cautions import ALIKE
+from polymorph.report.dictionaries import median
 from polymorph.report.reading import at_site, measured
-from polymorph.report.wording import number
+from polymorph.report.wording import counted, number
 from polymorph.studies.massive_activations import ALL, RANDOM, WITHOUT
 
 STUDY = "massive_activations"
@@ -95,25 +98,25 @@ def _massive(rows: pl.DataFrame, found: list[str], sites: list[str]) -> str:
 
 def _decided(rows: pl.DataFrame, found: list[str]) -> str:
     """Where R² is another one without them, and not without as many others."""
-    decided, kept, missing = [], [], []
-    for site in found:
-        for name, how in MAPS.items():
-            scores = {axes: by_site(_r2(at_site(rows, site), name, axes)).get(site) for axes in SETS}
-            whole, without, others = (scores[axes] for axes in SETS)
-            if whole is None or without is None or others is None:
-                missing.append(site)
-            elif min(abs(whole - without), abs(others - without)) > ALIKE:
-                decided.append(
-                    f"R² {how} at {site} is {told(whole)}, without them {told(without)}, and "
-                    f"{told(others)} without as many random axes"
-                )
-            else:
-                kept.append(f"R² {how} at {site} ({told(whole)} with, {told(without)} without)")
-    sentences = []
-    if decided:
-        sentences.append(f"They decide a number: {'; '.join(decided)}.")
-    if kept:
-        sentences.append(f"They do not decide {'; '.join(kept[:4])}.")
-    if missing:
-        sentences.append(f"R² without them was not measured {at(list(dict.fromkeys(missing)))}.")
-    return joined(sentences)
+    decided: list[tuple[float, str]] = []
+    kept, missing = [], []
+    for site, (name, how) in itertools.product(found, MAPS.items()):
+        scores = [median(_r2(at_site(rows, site), name, axes)) for axes in SETS]
+        if None in scores:
+            missing.append(f"{how} at {site}")
+            continue
+        whole, without, others = (float(score or 0.0) for score in scores)
+        if min(abs(whole - without), abs(others - without)) > ALIKE:
+            text = f"R² {how} at {site} is {told(whole)}, without them {told(without)}"
+            decided.append((abs(whole - without), f"{text}, without as many random axes {told(others)}"))
+        else:
+            kept.append(f"{how} at {site}")
+    most = [text for _, text in sorted(decided, reverse=True)]
+    more = f"; {len(most) - 2} more" if most[2:] else ""
+    return joined(
+        [
+            f"They decide {counted(len(most), 'number')}: {'; '.join(most[:2])}{more}." if most else "",
+            f"They do not decide R² {together(kept)}." if kept else "",
+            f"R² without them is missing {together(missing)}." if missing else "",
+        ]
+    )

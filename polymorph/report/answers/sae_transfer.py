@@ -106,7 +106,7 @@ def _explained(rows: pl.DataFrame, places: list[Place]) -> str:
         return ""
     return (
         f"A map that only matches covariances {' and '.join(told_of)}: explained variance there is no "
-        "evidence of common features."
+        "evidence of common features, and the pairing gain is the number to read."
     )
 
 

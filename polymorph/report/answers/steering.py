@@ -98,12 +98,12 @@ def _named(named: pl.DataFrame) -> str:
     if not mapped.filter(pl.col("regime") != "undetermined").height:
         return f"{where} no member's own vector is shown to work, so whether another's does cannot be told."
     effect = _efficiency(_of(named, "orthogonal"))
-    achieved = (
-        f", with {across(effect, of=counted(effect.height, 'case'))} of the own vector's effect"
-        if effect.height
-        else ""
+    size = across(effect, of=counted(effect.height, "case"))
+    achieved = f", with {size} of its effect" if effect.height else ""
+    return (
+        f"{where} another member's vector works through R in {_share(mapped)} cases where the own one "
+        f"does{achieved}; {_beside(called)}."
     )
-    return f"{where} another member's vector works through R in {_share(mapped)} cases{achieved}; {_beside(called)}."
 
 
 def _many(rows: pl.DataFrame) -> str:

@@ -76,7 +76,7 @@ def _apart(rows: pl.DataFrame) -> str:
     told_of = f"; {', '.join(beside)}" if beside else "; controls and ceiling are missing"
     return (
         f"Aligned over the full gauge, two members differ by {across(_of(rows, APART, GAUGE))} of the "
-        f"target's squared weights, where copies have 0 and unrelated weights 2{told_of}."
+        f"target's squared weights (mean over groups; 0 for copies, 2 for unrelated weights){told_of}."
     )
 
 
