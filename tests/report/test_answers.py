@@ -569,6 +569,26 @@ def test_stitching_names_its_best_and_its_worst_site_with_control_and_ceiling():
     assert again.index(SECOND) < again.index("worst") < again.index(FIRST)
 
 
+def test_an_untrained_part_within_the_range_of_the_pairs_does_as_well():
+    frame = made("stitching")
+    _, least, most = ends(frame, role="estimate", map="affine", site=FIRST)
+    for value, reached in ((least + 0.9 * (most - least), True), (most + 0.01, False)):
+        text = said("stitching", with_value(frame, value, control="untrained", site=FIRST)).text
+        assert (f"does as well through the affine map at {FIRST}" in text) == reached
+
+
+def test_support_tells_the_least_r_of_all_pairs():
+    frame = made("support")
+    assert "12 of 20 dimensions" in said("support", frame).text
+    short = with_value(
+        frame, 9.0, metric="determined_dimension", role="estimate", source=0, target=2, site=FIRST
+    )
+    assert f"9 of 20 dimensions at {FIRST}" in said("support", short).text
+    whole = with_value(frame, 20.0, metric="determined_dimension", role="estimate")
+    text = said("support", whole).text
+    assert text.startswith("The data determine R whole at all 2 sites (r = d = 20 in every pair)")
+
+
 def test_the_ladder_gives_medians_ranges_and_the_gap():
     frame = made("ladder")
     text = said("ladder", frame).text
