@@ -21,7 +21,7 @@ EXPECTED = (25, 50, 25)
 """Percent of the angles that a uniformly random rotation has in each of `PARTS`."""
 _FAR = 0.1  # of a share, from what a uniformly random rotation has
 BEARS = (
-    "It can bear that R is far from the identity, or from what a uniformly random rotation has. Angles "
+    "It can show that R is far from the identity, or from what a uniformly random rotation has. Angles "
     "that look uniform show next to nothing: permutations and fits between unrelated data have them too.",
     "Where the data determine r < d dimensions, the angles of the rest are those of the fit, not of the members.",
     "The angles of the other direction of a pair are the same, and eigenvalues repel each other: they "

@@ -13,7 +13,7 @@ from polymorph.report.figures.sae_transfer import OWN, through, unpaired
 STUDY = "checkpoint_transfer"
 R, NAIVE, COVARIANCE = through("orthogonal"), through("identity"), unpaired("covariance_only", "orthogonal")
 BEARS = (
-    "It can bear how much of an SAE survives further training of its own member, with and without a "
+    "It can show how much of an SAE survives further training of its own member, with and without a "
     "rotation. No two members are compared.",
     "R matches covariances too, which alone makes an SAE explain much: only what it explains beyond the "
     "covariance-only control comes from which token goes with which.",

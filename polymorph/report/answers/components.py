@@ -38,7 +38,7 @@ LABELS = (
     (SLOPE, "own slope (attribution patching)"),
 )
 BEARS = (
-    "It can bear whether another member's predictions say which parts matter here, beyond what any "
+    "It can show whether another member's predictions say which parts matter here, beyond what any "
     "order of the heads within layers would give. n is a handful of components, and r may rest on one "
     "of them.",
     "A member's own integrated gradients are complete, so their r of 1 says nothing of the member. "

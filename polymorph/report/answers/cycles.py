@@ -23,7 +23,7 @@ STUDY = "cycles"
 COHERENCE = "cycle_coherence"
 FRAMES = ("pairwise_r2", "synchronised_r2", "consensus_r2")
 BEARS = (
-    "It can bear that one frame serves all members about as well as a map for each pair. It does not "
+    "It can show that one frame serves all members about as well as a map for each pair. It does not "
     "show that the frame is right: maps that all follow position in the document agree round a cycle "
     "too, which is what the control shows.",
     "Coherence is 1 where the maps round a triangle undo each other, about 0 where they have nothing in "

@@ -22,7 +22,7 @@ from polymorph.studies.dictionary_match import DECODER
 
 STUDY = "dictionary_match"
 BEARS = (
-    "It can bear how many decoder directions of one SAE have a near one in the other, through R fitted "
+    "It can show how many decoder directions of one SAE have a near one in the other, through R fitted "
     "on activations. Directions may match where encoders do not: look at firing for what features do.",
     "The ceiling is two SAEs of one member. Matches of SAEs that share an initialisation seed can be an "
     "artefact: what SAEs of unrelated noise with the same seed match (unrelated) has no feature in "

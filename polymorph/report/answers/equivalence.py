@@ -23,7 +23,7 @@ from polymorph.studies.loss_by_position import SUM
 
 STUDY = "equivalence"
 BEARS = (
-    "It can bear how far the answers of two members differ on held-out inputs of these distributions, "
+    "It can show how far the answers of two members differ on held-out inputs of these distributions, "
     "and nothing of how they come to them: equal functions may be computed differently.",
     "A small KL in nats is no sign of one function, because untrained members answer nearly uniformly, "
     "and hence alike. The share of what a constant answer differs by is the number to read: 0 for one "

@@ -22,7 +22,7 @@ from polymorph.studies.firing import LIVE, PERMUTED
 
 STUDY = "firing"
 BEARS = (
-    "It can bear that features of one SAE fire on the same tokens of the other member, once that is "
+    "It can show that features of one SAE fire on the same tokens of the other member, once that is "
     "mapped to the SAE's own. One SAE takes part, so no feature has to be found again and no "
     "initialisation is shared.",
     "Features that follow position fire alike on any document: what documents paired at random reach "

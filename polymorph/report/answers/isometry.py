@@ -21,7 +21,7 @@ from polymorph.report.reading import at_site, measured
 
 STUDY = "isometry"
 BEARS = (
-    "The spectral part is what no rotation or reflection can remove: it can bear that an isometry is "
+    "The spectral part is what no rotation or reflection can remove: it can show that an isometry is "
     "impossible. A small one does not show an isometry, because unrelated members of one spectrum have "
     "none.",
     "The relational part is how tokens fail to correspond after the best orthogonal map; noise raises it too.",

@@ -10,7 +10,7 @@ from polymorph.studies.loss_by_position import SUM
 
 STUDY = "loss_by_position"
 BEARS = (
-    "It can bear how well each member answers on held-out documents. It says nothing of whether two "
+    "It can show how well each member answers on held-out documents. It says nothing of whether two "
     "members answer alike, or are alike inside.",
     "The control is the best answer that is always the same: a member that is no better has learned no "
     "more than how frequent the labels are.",

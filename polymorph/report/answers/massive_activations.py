@@ -29,7 +29,7 @@ from polymorph.studies.massive_activations import ALL, RANDOM, WITHOUT
 
 STUDY = "massive_activations"
 BEARS = (
-    f"An axis is massive whose root mean square is {MASSIVE:g} medians over axes or more. It can bear "
+    f"An axis is massive whose root mean square is {MASSIVE:g} medians over axes or more. It can show "
     "whether such axes decide R² and explained variance, and not why they are there.",
     "R² that changes without the massive axes, and not without as many random ones (the control), was "
     "decided by those axes: it then holds for them, and not for the stream.",

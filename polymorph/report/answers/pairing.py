@@ -20,7 +20,7 @@ from polymorph.report.reading import at_site, measured
 
 STUDY = "pairing"
 BEARS = (
-    "It can bear that members have something to do with one another beyond what the position in a "
+    "It can show that members have something to do with one another beyond what the position in a "
     "document explains. It says nothing of how: neither that a rotation relates them, nor how well.",
     "p is one-sided, for all members together, and here not adjusted for the number of sites (verdicts "
     f"adjust it); below {LEVEL} counts as shown. Its least value is set by the number of permutations.",

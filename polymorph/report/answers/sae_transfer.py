@@ -23,9 +23,9 @@ from polymorph.report.reading import scores
 STUDY = "sae_transfer"
 R, NAIVE, COVARIANCE = through("orthogonal"), through("identity"), unpaired("covariance_only", "orthogonal")
 BEARS = (
-    "It can bear how well an SAE reconstructs another member through a map there and back. Explained "
+    "It can show how well an SAE reconstructs another member through a map there and back. Explained "
     "variance through R measures matching covariance first: a map that has only matched covariances, "
-    "and seen no pairs of tokens, reaches most of it too.",
+    "and seen no pairs of tokens, may reach most of it too.",
     "What the true pairing adds is the pairing gain: 0 is nothing, 1 all that covariance lacked of the "
     "own SAE. It is left out where there is hardly anything to gain.",
     "That an SAE reconstructs does not show that its features are the other member's: look at "

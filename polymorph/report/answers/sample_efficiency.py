@@ -13,7 +13,7 @@ from polymorph.studies.sample_efficiency import WITHIN
 STUDY = "sample_efficiency"
 MAPS = {"orthogonal": "R", "affine": "affine"}
 BEARS = (
-    "It can bear whether the fits of the other studies had tokens enough: from there on R² stays within "
+    "It can show whether the fits of the other studies had tokens enough: from there on R² stays within "
     f"{WITHIN} of its limit. A map that never got there is short of tokens, and its R² is too low.",
     "The limit is an extrapolation from two points of one curve, and no ceiling: what a better family "
     "of maps would reach is not in it.",

@@ -71,7 +71,7 @@ def across(rows: pl.DataFrame, show: Show = told, of: str | None = None) -> str:
     low, high = rows["low"][0], rows["high"][0]
     if low is None or high is None:
         return f"{show(value)} ({over})"
-    return f"{show(value)} ({show(low)} to {show(high)} with 95 %, {over})"
+    return f"{show(value)} (95 % interval {show(low)} to {show(high)}, {over})"
 
 
 def middle(rows: pl.DataFrame, show: Show = told) -> str:
@@ -116,13 +116,18 @@ def near(controls: Mapping[str, float], values: Mapping[str, float]) -> list[str
 
 
 def of_sites(some: Sequence[object], all_of: Sequence[object], noun: str = "site") -> str:
-    """`at all 5 sites`, `at 2 of 5 sites`, `at none of 5 sites`; of one, `at the only site`, or `nowhere`."""
+    """`at all 5 sites`, `at 2 of 5 sites`, `at none of 5 sites`.
+
+    Of two, `at both sites`; of one, `at the only site`, or `nowhere`.
+    """
     n = counted(len(all_of), noun)
     if len(all_of) == 1:
         return f"at the only {noun}" if some else "nowhere"
     if not some:
         return f"at none of {n}"
-    return f"at {len(some):,} of {n}" if len(some) < len(all_of) else f"at all {n}"
+    if len(some) < len(all_of):
+        return f"at {len(some):,} of {n}"
+    return f"at both {noun}s" if len(all_of) == 2 else f"at all {n}"
 
 
 def together(names: Iterable[object], most: int = 6) -> str:

@@ -23,7 +23,7 @@ from polymorph.studies.steering_bench import NAMED, SYSTEMATIC
 
 STUDY = "steering"
 BEARS = (
-    "It can bear whether these directions, at this site and these doses, do on another member what they "
+    "It can show whether these directions, at this site and these doses, do on another member what they "
     "do on their own. It says nothing of directions that were not tried, and nothing where a member's "
     "own vector does not work.",
     "Works is clean or partial, shown above random directions under Holm's correction. Overdriven is a "

@@ -24,7 +24,7 @@ from polymorph.studies.rows import sites_in_order
 
 STUDY = "stitching"
 BEARS = (
-    "It can bear that what the upper part needs is there in the other member, and within reach of that "
+    "It can show that what the upper part needs is there in the other member, and within reach of that "
     "family of maps. It does not show that the members are rotated copies: an affine map may carry over "
     "much that an isometry cannot.",
     "Where a site holds little more than the tokens themselves, an affine map of an untrained lower "

@@ -20,7 +20,7 @@ from polymorph.studies.support import ON_SUPPORT
 
 STUDY = "support"
 BEARS = (
-    "It can bear of how many dimensions R says something about the members: directions whose planes are "
+    "It can show of how many dimensions R says something about the members: directions whose planes are "
     "known to 0.1 rad. Where r < d, no statistic of the whole of R (trace, determinant, distance from "
     "I, Haar tests) does.",
     "The rest of R is not random, it is unknown: it looks random by construction. More or other "

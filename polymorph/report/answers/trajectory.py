@@ -20,8 +20,8 @@ from polymorph.studies.rows import sites_in_order
 
 STUDY = "trajectory"
 BEARS = (
-    "It can bear how a member differs from its own earlier self. No two members are compared: it is the "
-    "ceiling of what any map between members can reach, and shows what training changes by itself.",
+    "It can show how a member differs from its own earlier self. No two members are compared: it stands "
+    "beside maps between members as their ceiling, and tells what training changes by itself.",
     "The angle is the mean turn of the determined directions alone: 0° where they stay, 90° where "
     "nothing of them is kept, which is also what unrelated streams have.",
     "How far two checkpoints differ depends on how far apart they were saved. Ranges are over members.",

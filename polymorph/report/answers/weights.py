@@ -20,7 +20,7 @@ from polymorph.studies.weights import COPY, GAUGE, IDENTITY, OWN_ROTATIONS, STRE
 
 STUDY = "weights"
 BEARS = (
-    "It can bear that two members are one model, because a copy under a random symmetry is found again. "
+    "It can show that two members are one model, because a copy under a random symmetry is found again. "
     "Weights that stay apart do not quite show that no symmetry relates them: the search ends in a "
     "local maximum.",
     "0 is a copy, 1 a source of zeros, 2 unrelated weights of one size. What members reach has to be "
