@@ -20,7 +20,7 @@ from polymorph.report.explorer import explorer_of
 from polymorph.report.figures import draw_all
 from polymorph.report.opening import COLUMNS, beside, opening_of
 from polymorph.report.picture import picture
-from polymorph.report.plate import Drawn, Plate
+from polymorph.report.plate import Drawn, Plate, first_sentence
 from polymorph.report.reading import at_last_steps, ladder_of
 from polymorph.report.sections import MEMBERS, section_of, sections_of
 from polymorph.report.summary import Summary, summarise
@@ -114,7 +114,11 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         finalize=_printable,
     )
-    environment.filters |= {"percent": wording.percent, "whole": wording.whole, "counted": wording.counted}
+    environment.filters |= {
+        "percent": wording.percent,
+        "whole": wording.whole,
+        "first_sentence": first_sentence,
+    }
     return environment
 
 
