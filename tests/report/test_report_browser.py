@@ -219,6 +219,19 @@ def test_the_theme_can_be_chosen_and_follows_the_system_until_then(browser, path
             assert tab.page.get_attribute("#theme", "aria-pressed") == str(then == dark).lower()
 
 
+def test_a_figure_can_be_enlarged_inside_its_frame(tab):
+    def width() -> float:
+        return float(tab.page.locator("#figure-r2_by_site img").bounding_box()["width"])
+
+    before, button = width(), tab.page.locator("#figure-r2_by_site button")
+    button.click()
+    assert width() > 1.5 * before
+    assert button.get_attribute("aria-pressed") == "true"
+    assert tab.overflow <= 0
+    button.click()
+    assert width() == before
+
+
 def test_print_is_light_whole_and_static(browser, path):
     """Controls are gone, everything that was folded is there, and the figures stand for the explorer."""
     with opened(browser, path, scheme="dark") as tab:

@@ -9,6 +9,7 @@ import pytest
 from planted_report import evidence_of
 
 from polymorph.claims import Claim
+from polymorph.report.answers.answer import Answer
 from polymorph.report.cautions import ALIKE, cautions
 from polymorph.report.data import MemberSummary
 from polymorph.report.page import EXPECTED_PROVENANCE, render_page
@@ -25,7 +26,7 @@ HOSTILE = [
 ]
 ALLOWED = {
     *("src", "alt", "id", "class", "scope", "colspan", "lang", "charset", "name", "content", "http-equiv"),
-    *("href", "hidden", "type", "tabindex", "role", "for", "min", "max", "step", "value", "decoding"),
+    *("href", "hidden", "type", "tabindex", "role", "for", "min", "max", "step", "value"),
     *("aria-label", "aria-live", "aria-pressed"),
 }
 NAMESPACE = "http://www.w3.org/2000/svg"
@@ -368,3 +369,46 @@ def test_planted_members_are_a_sentence_and_nothing_is_said_to_be_missing(studie
     assert "read twice" in text  # a planted member has a second reading, and no step
     for absent in ("Architecture", "Accuracy of the head", "Not recorded.", "last step"):
         assert absent not in text
+
+
+def test_an_answer_opens_its_section_and_none_leaves_no_gap(planted, drawn, monkeypatch):
+    """Sentence, figures, small table and limits in this order; a study without an answer has its figures."""
+    answer = Answer(
+        "R carries 0.95.", ("site", "R²"), (("mid", "0.95"), ("post", "0.90")), ("Not the loss.",)
+    )
+    monkeypatch.setattr(
+        "polymorph.report.sections.answer_of", lambda study, tables: answer if study == "ladder" else None
+    )
+    page = render_page(planted, drawn)
+    section = page.partition('<section id="ladder"')[2].partition("</section>")[0]
+    parts = (
+        '<p class="answer">R carries 0.95.</p>',
+        "<figure",
+        '<th scope="row">post</th><td>0.90</td>',
+        "<li>Not the",
+    )
+    assert [section.count(part) for part in parts] == [1, 3, 1, 1]
+    assert [section.index(part) for part in parts] == sorted(section.index(part) for part in parts)
+    other = page.partition('<section id="angles"')[2].partition("</section>")[0]
+    assert "<figure" in other
+    assert not any(part in other for part in ('class="answer"', "In numbers", "can and cannot bear"))
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_hostile_answers_are_text(planted, monkeypatch, text):
+    answer = Answer(text, (text, text), ((text, text),), (text,))
+    monkeypatch.setattr("polymorph.report.sections.answer_of", lambda study, tables: answer)
+    reader = Reader(render_page(planted, []))
+    assert reader.open == []
+    assert reader.count("script") == 2
+    assert {key for _, attributes in reader.elements for key in attributes} <= ALLOWED
+    assert "49" not in reader.text.partition("How this was made")[0] or "{{" not in text
+
+
+def test_the_answers_are_given_every_table(planted, drawn, monkeypatch):
+    given = {}
+    monkeypatch.setattr(
+        "polymorph.report.sections.answer_of", lambda study, tables: given.update({study: set(tables)})
+    )
+    render_page(replace(planted, tables={"pairing": pl.DataFrame()}), drawn)
+    assert given["pairing"] == given["ladder"] == {"pairing", "ladder"}
