@@ -1,8 +1,11 @@
-"""One self-contained HTML page: no script, no network, everything that was given escaped."""
+"""One self-contained HTML page: no network, one script of our own, everything that was given escaped."""
 
+import base64
+import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
+from importlib.resources import files as files_of
 from typing import Any
 
 import polars as pl
@@ -13,12 +16,15 @@ from polymorph.report import wording
 from polymorph.report.cautions import cautions
 from polymorph.report.counting import R2_DEFINITION, Pairs, data_behind, steps_behind
 from polymorph.report.data import MemberSummary, ReportData, in_reading_order
+from polymorph.report.explorer import explorer_of
 from polymorph.report.figures import draw_all
-from polymorph.report.plate import Drawn, Plate
+from polymorph.report.opening import COLUMNS, beside, opening_of
+from polymorph.report.picture import picture
+from polymorph.report.plate import Drawn, Plate, first_sentence
 from polymorph.report.reading import at_last_steps, ladder_of
+from polymorph.report.sections import MEMBERS, section_of, sections_of
 from polymorph.report.summary import Summary, summarise
 from polymorph.report.verdicts import bars_of, how_decided, verdicts_of
-from polymorph.report.write import data_uri, saved
 from polymorph.studies.registry import STUDIES
 
 EXPECTED_PROVENANCE = ("command", "code version", "config", "package versions", "table files")
@@ -33,18 +39,23 @@ def render_page(
     report: ReportData, drawn: Sequence[Drawn] | None = None, files: Mapping[str, bytes] | None = None
 ) -> str:
     """The page as text; `drawn` and `files` spare drawing and saving figures again."""
-    last = at_last_steps(ladder_of(report))
+    ladder = ladder_of(report)
+    last = at_last_steps(ladder)
     summary = summarise(last)
     plates = draw_all(report) if drawn is None else drawn
+    verdicts = verdicts_of(report.claims)
     return (
         _environment()
         .get_template("page.html")
         .render(
             report=report,
             left_out=left_out(report.left_out),
+            opening=opening_of(report.claims, last),
             lead=_lead(report, last, summary),
             facts=_about(report),
-            verdicts=verdicts_of(report.claims),
+            verdicts=verdicts,
+            glance=[(verdict, beside(last, verdict.site)) for verdict in verdicts if summary.sites],
+            glance_columns=[*(heading for heading, *_ in COLUMNS), "determined"],
             bars=bars_of(report.claims),
             decided=how_decided(_seeds(report, last)),
             sentences=[] if report.trained else _sentences(report.members),
@@ -52,10 +63,35 @@ def render_page(
             summary=summary,
             behind=f"At {steps_behind(last)}. {data_behind(last)} {R2_DEFINITION}" if summary.sites else "",
             cautions=cautions(last, report.tables) if summary.sites else [],
-            figures=[(plate, _source(plate, files or {})) for plate in plates],
+            sections=sections_of(report, plates),
+            of_members=[plate for plate in plates if section_of(plate) == MEMBERS],
+            pictures=_pictures(plates, files or {}),
+            **_explored(ladder),
             provenance=_provenance(report.provenance),
+            **_own("style", "style.css"),
+            **_own("script", "page.js", "explorer.js"),
         )
     )
+
+
+def _explored(ladder: pl.DataFrame) -> dict[str, Any]:
+    """What the page's explorer of the ladder holds, and what it says below itself."""
+    explorer = explorer_of(ladder)
+    if explorer is None:
+        return {"explorer": None, "explorer_json": "", "explorer_caption": ""}
+    return {
+        "explorer": explorer,
+        "explorer_json": Markup(explorer.json()),
+        "explorer_caption": explorer.caption(ladder),
+    }
+
+
+def _own(name: str, *files: str) -> dict[str, str]:
+    """The text of our own files, and its digest, by which alone the page allows it."""
+    folder = files_of("polymorph.report").joinpath("template")
+    text = "\n" + "".join(folder.joinpath(file).read_text(encoding="utf-8") for file in files)
+    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
+    return {name: Markup(text), f"{name}_hash": f"sha256-{digest}"}
 
 
 def left_out(entries: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -71,14 +107,18 @@ def left_out(entries: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
 
 def _environment() -> Environment:
     environment = Environment(
-        loader=PackageLoader("polymorph.report", "."),
+        loader=PackageLoader("polymorph.report", "template"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         finalize=_printable,
     )
-    environment.filters |= {"percent": wording.percent, "whole": wording.whole, "counted": wording.counted}
+    environment.filters |= {
+        "percent": wording.percent,
+        "whole": wording.whole,
+        "first_sentence": first_sentence,
+    }
     return environment
 
 
@@ -139,11 +179,13 @@ def _shown(value: Any) -> str:
     return f"{text[:12]}…" if re.fullmatch(r"[0-9a-f]{64}", text) else text
 
 
-def _source(plate: Drawn, files: Mapping[str, bytes]) -> str | None:
-    if not isinstance(plate, Plate):
-        return None
-    svg = files.get(f"{plate.name}.svg")
-    return data_uri(saved(plate.figure, "svg") if svg is None else svg)
+def _pictures(plates: Sequence[Drawn], files: Mapping[str, bytes]) -> dict[str, Markup]:
+    """Name → address of the picture, of every figure that could be drawn."""
+    return {
+        plate.name: Markup(picture(plate, files.get(f"{plate.name}.svg")))
+        for plate in plates
+        if isinstance(plate, Plate)
+    }
 
 
 def _provenance(given: Mapping[str, str]) -> list[tuple[str, str | None]]:

@@ -17,7 +17,7 @@ class Plate:
     @property
     def alt(self) -> str:
         """The title and the first sentence of the caption, for whoever cannot see the figure."""
-        return f"{self.title}. {self.caption.split('. ')[0].rstrip('.')}."
+        return f"{self.title}. {first_sentence(self.caption)[0]}"
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,12 @@ class Missing:
 
 
 Drawn = Plate | Missing
+
+
+def first_sentence(text: str) -> tuple[str, str]:
+    """The first sentence of a text, and the rest of it."""
+    first, _, rest = text.partition(". ")
+    return f"{first.rstrip('.')}.", rest
 
 
 def settle(figure: Figure) -> Figure:

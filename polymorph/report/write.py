@@ -1,6 +1,5 @@
 """Figures as the bytes of files: the same rows give the same bytes."""
 
-import base64
 import io
 import re
 from collections.abc import Iterable
@@ -17,6 +16,8 @@ _METADATA: dict[str, dict[str, Any]] = {
     "svg": {"Date": None, "Creator": None},
     "png": {"Software": None},
 }
+_KINDS = ("svg", "png")  # of the files beside a page
+_WITHOUT_LOSS = {"lossless": True, "exact": True}
 _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
@@ -30,19 +31,15 @@ def figure_files(plates: Iterable[Drawn]) -> dict[str, bytes]:
         if isinstance(plate, Plate):
             if not _SAFE.fullmatch(plate.name) or f"{plate.name}.svg" in files:
                 raise ValueError(f"a plate needs a safe name of its own, got {plate.name!r}")
-            files |= {f"{plate.name}.{kind}": saved(plate.figure, kind) for kind in _METADATA}
+            files |= {f"{plate.name}.{kind}": saved(plate.figure, kind) for kind in _KINDS}
     return files
 
 
 def saved(figure: Figure, kind: str) -> bytes:
-    """The figure as `svg` or `png`, without a date."""
+    """The figure as `svg`, `png` or lossless `webp`, without a date."""
     buffer = io.BytesIO()
     with style():
         FigureCanvasAgg(figure)
-        figure.savefig(buffer, format=kind, dpi=DPI, metadata=_METADATA[kind])
+        options = {"pil_kwargs": _WITHOUT_LOSS} if kind == "webp" else {"metadata": _METADATA[kind]}
+        figure.savefig(buffer, format=kind, dpi=DPI, **options)
     return buffer.getvalue()
-
-
-def data_uri(svg: bytes) -> str:
-    """An SVG inside an address, so that a page needs no other file."""
-    return "data:image/svg+xml;base64," + base64.b64encode(svg).decode("ascii")

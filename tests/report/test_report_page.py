@@ -1,3 +1,5 @@
+import base64
+import hashlib
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -7,6 +9,7 @@ import pytest
 from planted_report import evidence_of
 
 from polymorph.claims import Claim
+from polymorph.report.answers.answer import Answer
 from polymorph.report.cautions import ALIKE, cautions
 from polymorph.report.data import MemberSummary
 from polymorph.report.page import EXPECTED_PROVENANCE, render_page
@@ -22,19 +25,11 @@ HOSTILE = [
     "a\x00\ud800\u202e&amp;",
 ]
 ALLOWED = {
-    "src",
-    "alt",
-    "id",
-    "class",
-    "style",
-    "scope",
-    "colspan",
-    "lang",
-    "charset",
-    "name",
-    "content",
-    "http-equiv",
+    *("src", "alt", "id", "class", "scope", "colspan", "lang", "charset", "name", "content", "http-equiv"),
+    *("href", "hidden", "type", "tabindex", "role", "for", "min", "max", "step", "value"),
+    *("aria-label", "aria-live", "aria-pressed"),
 }
+NAMESPACE = "http://www.w3.org/2000/svg"
 
 
 class Reader(HTMLParser):
@@ -49,14 +44,14 @@ class Reader(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.elements.append((tag, dict(attrs)))
-        if tag not in ("meta", "img", "br"):
+        if tag not in ("meta", "img", "br", "input"):
             self.open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] != "style":
+        if self.open and self.open[-1] not in ("style", "script"):
             self.text += data
 
     def count(self, tag: str) -> int:
@@ -71,20 +66,48 @@ def page(planted, drawn) -> str:
 def test_elements_are_closed_and_nothing_is_loaded(page):
     reader = Reader(page)
     assert reader.open == []
-    assert {"script", "link", "iframe", "object", "form", "a"}.isdisjoint(tag for tag, _ in reader.elements)
+    assert {"link", "iframe", "object", "form", "base"}.isdisjoint(tag for tag, _ in reader.elements)
     assert {name for _, attributes in reader.elements for name in attributes} <= ALLOWED
     sources = [attributes["src"] for tag, attributes in reader.elements if tag == "img"]
     assert len(sources) == 5
-    assert all(source.startswith("data:image/svg+xml;base64,") for source in sources)
-    without_figures = re.sub(r'src="data:[^"]*"', "", page)
-    assert not re.search(r"https?:|//[a-z]|url\(|@import", without_figures)
-    assert "default-src 'none'" in page
+    assert all(source.startswith("data:image/svg+xml,<svg") for source in sources)
+    without_figures = re.sub(r'src="data:[^"]*"', "", page).replace(NAMESPACE, "")
+    assert not re.search(r"https?:|//[a-z]|url\(|@import|fetch\(|import\(", without_figures)
+
+
+def test_only_our_own_script_and_style_are_allowed(page):
+    """By their digests: whatever else came in would not run."""
+    page = re.sub(r'src="data:[^"]*"', "", page)  # pictures have a style of their own inside
+    policy = re.search(r'Security-Policy" content="([^"]*)"', page)[1]
+    assert policy.startswith("default-src 'none'; img-src data:;")
+    assert "unsafe" not in policy
+    for name in ("script", "style"):
+        (text,) = re.findall(rf"<{name}>(.*?)</{name}>", page, re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        assert f"{name}-src 'sha256-{digest}'" in policy
+    assert 'style="' not in page
+    assert [found for tag, found in Reader(page).elements if tag == "script"] == [
+        {"type": "application/json", "id": "numbers"},
+        {},
+    ]
+
+
+def test_every_link_leads_to_one_place_of_the_page(studied):
+    for page in (render_page(studied, []), render_page(replace(studied, tables={}, claims=[]), [])):
+        elements = Reader(page).elements
+        ids = [attributes["id"] for _, attributes in elements if "id" in attributes]
+        assert len(ids) == len(set(ids))
+        links = [attributes["href"] for tag, attributes in elements if tag == "a"]
+        assert {link.removeprefix("#") for link in links} <= set(ids)
+        assert all(link.startswith("#") for link in links)
+        labelled = {attributes["for"] for tag, attributes in elements if tag == "label"}
+        assert labelled <= set(ids)
 
 
 def test_every_figure_has_alternative_text_and_its_caption(page, drawn):
     reader = Reader(page)
     alternatives = [attributes["alt"] for tag, attributes in reader.elements if tag == "img"]
-    assert alternatives == [plate.alt for plate in drawn]
+    assert sorted(alternatives) == sorted(plate.alt for plate in drawn)
     assert all(plate.caption in reader.text for plate in drawn)
 
 
@@ -158,8 +181,10 @@ def test_hostile_text_is_text_wherever_it_stands(planted, drawn, name):
     )
     reader = Reader(hostile)
     assert reader.open == []
-    assert reader.count("script") == 0
+    assert reader.count("script") == 2
     assert reader.count("img") == Reader(tidy).count("img")
+    assert "alert(1)>" not in hostile
+    assert "<script>alert" not in hostile
     assert {key for _, attributes in reader.elements for key in attributes} <= ALLOWED
     assert "49" not in reader.text or "{{" not in name
     hostile.encode("utf-8")
@@ -203,8 +228,8 @@ def test_the_same_rows_in_any_order_are_the_same_page(planted, drawn, page):
 def test_it_opens_with_the_verdict_of_every_site(studied):
     page = render_page(studied, [])
     reader = Reader(page)
-    assert reader.text.index("Verdicts") < reader.text.index("Members")
-    assert reader.text.index("Verdicts") < reader.text.index("What this says")
+    opening = [attributes["id"] for tag, attributes in reader.elements if tag == "section"][:2]
+    assert opening == ["opening", "verdicts"]
     assert reader.count("mark") == 3
     for claim in studied.claims:
         if claim.id.startswith("verdict:"):
@@ -238,9 +263,10 @@ def test_hostile_claims_are_text(studied, text):
     reader = Reader(hostile)
     assert reader.open == []
     assert reader.count("mark") == 1
-    assert reader.count("script") == reader.count("img") == 0
+    assert reader.count("script") == 2
+    assert reader.count("img") == 0
     assert {key for _, attributes in reader.elements for key in attributes} <= ALLOWED
-    assert "49" not in reader.text.partition("What this says")[0] or "{{" not in text
+    assert "49" not in reader.text.partition("Site by site")[0] or "{{" not in text
 
 
 def test_without_claims_there_are_no_verdicts(planted):
@@ -343,3 +369,46 @@ def test_planted_members_are_a_sentence_and_nothing_is_said_to_be_missing(studie
     assert "read twice" in text  # a planted member has a second reading, and no step
     for absent in ("Architecture", "Accuracy of the head", "Not recorded.", "last step"):
         assert absent not in text
+
+
+def test_an_answer_opens_its_section_and_none_leaves_no_gap(planted, drawn, monkeypatch):
+    """Sentence, figures, small table and limits in this order; a study without an answer has its figures."""
+    answer = Answer(
+        "R carries 0.95.", ("site", "R²"), (("mid", "0.95"), ("post", "0.90")), ("Not the loss.",)
+    )
+    monkeypatch.setattr(
+        "polymorph.report.sections.answer_of", lambda study, tables: answer if study == "ladder" else None
+    )
+    page = render_page(planted, drawn)
+    section = page.partition('<section id="ladder"')[2].partition("</section>")[0]
+    parts = (
+        '<p class="answer">R carries 0.95.</p>',
+        "<figure",
+        '<th scope="row">post</th><td>0.90</td>',
+        "<li>Not the",
+    )
+    assert [section.count(part) for part in parts] == [1, 3, 1, 1]
+    assert [section.index(part) for part in parts] == sorted(section.index(part) for part in parts)
+    other = page.partition('<section id="angles"')[2].partition("</section>")[0]
+    assert "<figure" in other
+    assert not any(part in other for part in ('class="answer"', "In numbers", "can and cannot bear"))
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_hostile_answers_are_text(planted, monkeypatch, text):
+    answer = Answer(text, (text, text), ((text, text),), (text,))
+    monkeypatch.setattr("polymorph.report.sections.answer_of", lambda study, tables: answer)
+    reader = Reader(render_page(planted, []))
+    assert reader.open == []
+    assert reader.count("script") == 2
+    assert {key for _, attributes in reader.elements for key in attributes} <= ALLOWED
+    assert "49" not in reader.text.partition("How this was made")[0] or "{{" not in text
+
+
+def test_the_answers_are_given_every_table(planted, drawn, monkeypatch):
+    given = {}
+    monkeypatch.setattr(
+        "polymorph.report.sections.answer_of", lambda study, tables: given.update({study: set(tables)})
+    )
+    render_page(replace(planted, tables={"pairing": pl.DataFrame()}), drawn)
+    assert given["pairing"] == given["ladder"] == {"pairing", "ladder"}

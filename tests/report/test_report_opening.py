@@ -1,0 +1,141 @@
+"""What a page says first: the verdict on the cohort in sentences whose numbers are those of the rows."""
+
+from dataclasses import replace
+
+import polars as pl
+import pytest
+
+from polymorph.claims import Claim
+from polymorph.report.figures import AFTER, BEFORE
+from polymorph.report.opening import MEANS, beside, on_support, opening_of
+from polymorph.report.plate import Missing
+from polymorph.report.reading import at_last_steps, ladder_of
+from polymorph.report.sections import MEMBERS, in_page_order, section_of, sections_of
+from polymorph.studies.registry import STUDIES
+
+SITES = ("blocks.0.hook_resid_mid", "blocks.0.hook_resid_post", "blocks.1.hook_resid_mid")
+
+
+def claim(kind: str, site: str, verdict: str, reason: str = "why") -> Claim:
+    return Claim(
+        id=f"{kind}:{site}", site=site, statement=f"{site}: {verdict}.", verdict=verdict, reason=reason
+    )
+
+
+@pytest.fixture(scope="module")
+def last(planted) -> pl.DataFrame:
+    return at_last_steps(ladder_of(planted))
+
+
+def mean(
+    last: pl.DataFrame, name: str, site: str, role: str = "estimate", control: str | None = None
+) -> float:
+    rows = last.filter(pl.col("control").eq_missing(control), metric="r2", map=name, site=site, role=role)
+    return float(rows["value"].mean())
+
+
+def test_one_verdict_for_all_is_one_sentence_and_others_name_their_sites(last):
+    same = [claim("verdict", site, "rotation") for site in SITES]
+    assert opening_of(same, last)[0] == f"At all 3 sites the verdict is rotation: {MEANS['rotation']}."
+    mixed = [*same[:2], claim("verdict", SITES[2], "affine")]
+    said = opening_of(mixed, last)[0]
+    assert f"At {SITES[0]}, {SITES[1]} (2 of 3 sites) the verdict is rotation" in said
+    assert f"At {SITES[2]} (1 of 3 sites) the verdict is affine: {MEANS['affine']}." in said
+
+
+def test_what_holds_on_the_determined_dimensions_is_said_beside(last):
+    reason = "R is undetermined: the data determine 12 of 64 dimensions; on those: affine, because gap"
+    partly = claim("verdict", SITES[0], "undetermined", reason)
+    assert on_support(partly) == "affine"
+    verdict, more, *_ = opening_of([partly], last)
+    assert "the data determine only some dimensions of R" in verdict
+    assert f"affine at {SITES[0]}" in more
+    open_ = claim("verdict", SITES[0], "undetermined", "which does not settle whether it is above 0.01")
+    assert on_support(open_) is None
+    assert MEANS["undetermined"] in opening_of([open_], last)[0]
+
+
+def test_real_claims_say_what_holds_on_the_support(studied):
+    partly = [one for one in studied.claims if one.reason.startswith("R is undetermined")]
+    assert partly
+    assert all(on_support(one) in MEANS for one in partly)
+
+
+def test_where_a_rotation_is_rejected_and_where_it_is_not(last):
+    rejected = claim("isometry", SITES[0], "rejected")
+    kept = claim("isometry", SITES[1], "not rejected")
+    assert f"At {SITES[0]} (1 of 2 sites) a difference by a rotation" in " ".join(
+        opening_of([rejected, kept], last)
+    )
+    assert "At no site is a difference by a rotation" in " ".join(opening_of([kept], last))
+    assert "rejected" not in " ".join(opening_of([], last))
+
+
+def test_the_numbers_are_means_over_pairs_of_the_best_determined_site(last):
+    said = " ".join(opening_of([], last))
+    r = {
+        site: last.filter(metric="determined_dimension", role="estimate", site=site)["value"].min()
+        for site in SITES
+    }
+    site = max(SITES, key=lambda one: (r[one], mean(last, "orthogonal", one)))
+    assert (
+        f"At {site}, where the data determine most of it, it explains R² {mean(last, 'orthogonal', site):.2f} ["
+        in said
+    )
+    assert f"any affine map {mean(last, 'affine', site):.2f}" in said
+    ceiling = mean(last, "orthogonal", site, "ceiling")
+    assert f"which is the ceiling, {ceiling:.2f}" in said
+    assert (
+        f"The data determine {min(r.values()):.0f} to {max(r.values()):.0f}, depending on the site, of the 16"
+        in said
+    )
+
+
+def test_what_was_not_measured_is_not_said(last):
+    assert opening_of([], last.clear()) == []
+    plain = last.filter(pl.col("role") == "estimate", pl.col("metric") == "r2")
+    said = " ".join(opening_of([], plain))
+    assert "ceiling" not in said
+    assert "no pairing" not in said
+    assert "determine 6" not in said
+
+
+def test_the_cells_of_a_site_are_its_means_or_dashes(last):
+    cells = beside(last, SITES[2])
+    assert cells[1] == f"{mean(last, 'orthogonal', SITES[2]):.2f}"
+    assert cells[3] == f"{mean(last, 'orthogonal', SITES[2], 'control', 'covariance_only'):.2f}".replace(
+        "-", "−"
+    )
+    assert cells[-1].endswith(" of 16")
+    assert beside(last, "elsewhere") == ("–",) * 6
+
+
+def test_every_figure_stands_in_the_section_of_its_study(drawn):
+    places = {plate.name: section_of(plate) for plate in drawn}
+    assert places == {
+        "training_curves": MEMBERS,
+        "r2_by_site": "ladder",
+        "r2_trajectory": "ladder",
+        "frobenius_trajectory": "ladder",
+        "eigenvalue_angles": "angles",
+    }
+    for study, plate in (*BEFORE, *AFTER):
+        module = plate.__module__.rpartition(".")[2]
+        assert section_of(Missing(module, "", "")) == study
+    assert section_of(Missing("unheard_of", "", "")) == MEMBERS
+
+
+def test_sections_are_the_studies_that_were_made_in_page_order(planted, drawn):
+    assert set(in_page_order()) == set(STUDIES)
+    some = replace(
+        planted, tables={"ladder": planted.ladder, "weights": pl.DataFrame(), "pairing": pl.DataFrame()}
+    )
+    made = sections_of(some, drawn)
+    assert [one.study for one in made] == ["pairing", "ladder", "angles", "weights"]
+    ladder = made[1]
+    assert ladder.question == STUDIES["ladder"].question
+    assert [plate.name for plate in ladder.plates] == ["r2_by_site", "r2_trajectory", "frobenius_trajectory"]
+    assert "frobenius_from_identity" in ladder.metrics
+    assert made[0].metrics == ()
+    nothing = sections_of(replace(planted, ladder=pl.DataFrame(), tables={}), [])
+    assert [one.study for one in nothing] == ["ladder"]
