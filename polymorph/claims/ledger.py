@@ -13,7 +13,16 @@ from statistics import median
 from typing import Any
 
 from polymorph.claims.estimate import Estimate
-from polymorph.claims.ledger_entries import Absent, CohortSpec, Emptiness, Entry, Fact, Ledger, Producer, Selector
+from polymorph.claims.ledger_entries import (
+    Absent,
+    CohortSpec,
+    Emptiness,
+    Entry,
+    Fact,
+    Ledger,
+    Producer,
+    Selector,
+)
 from polymorph.claims.ledger_reading import Measured, Missing, Tables, measured, sound_estimate
 from polymorph.studies.registry import STUDIES
 
@@ -36,6 +45,8 @@ class Judged:
     control: tuple[float, ...] = ()
     elsewhere: tuple[str, ...] = ()
     """What differs from the cohort that the claim is about; empty where it is that one."""
+    make: str = ""
+    """The commands that would make a number that is not here."""
 
     @property
     def told(self) -> str:
@@ -53,15 +64,20 @@ def judge(entry: Entry, spec: CohortSpec, tables: Tables, facts: Facts) -> Judge
     if isinstance(entry.producer, Absent):
         return Judged(entry, NOT_RUN, f"no producer: {entry.producer.because}")
     if others := differences(spec.family, facts):
-        return Judged(entry, NOT_RUN, f"the claim is about {spec.about}, and this is not ({others[0]}): {spec.make}")
+        reason = f"the claim is about {spec.about}, and this cohort has {others[0]}"
+        study = entry.producer.study if isinstance(entry.producer, Selector) else None
+        return Judged(entry, NOT_RUN, reason, make=_how(study, spec))
     ours = _number(entry.producer, tables, facts)
     sound = _sound(entry.sound, tables, facts)
     if isinstance(ours, Missing):
-        return Judged(entry, NOT_RUN, f"{ours.reason}: {_how(ours.study, spec)}", sound=sound)
+        return Judged(entry, NOT_RUN, ours.reason, sound=sound, make=_how(ours.study, spec))
     about: dict[str, Any] = {"ours": ours.told, "count": ours.count, "sound": sound}
     about["elsewhere"] = (*differences(spec.exactly, facts), *ours.instead)
     if isinstance(entry.producer, Fact) and entry.producer.fact.startswith(("code.", "preset.")):
         about["elsewhere"] = ()  # the same for every cohort
+    if not entry.paper.comparable(ours.told):
+        reason = f"{len(ours.told)} numbers, and the paper has {len(entry.paper.numbers)}"
+        return Judged(entry, NOT_RUN, reason, make=spec.make, **about)
     if not entry.paper.met(ours.told):
         return Judged(entry, NOT_REPRODUCED, "outside the paper's number and its tolerance", **about)
     if entry.empty is None:
@@ -78,7 +94,7 @@ def _emptied(entry: Entry, empty: Emptiness, ours: Measured, tables: Tables, abo
         reason = f"within the paper's number and its tolerance; its control was not made: {control.reason}"
         return Judged(entry, REPRODUCED, reason, **about)
     if empty.share is None:
-        reached = entry.paper.met(control.told)
+        reached = entry.paper.comparable(control.told) and entry.paper.met(control.told)
     else:
         reached = median(control.told) >= empty.share * median(ours.told)
     told = ", ".join(f"{one:.4g}" for one in control.told)
@@ -124,7 +140,10 @@ def _sound(producer: Producer, tables: Tables, facts: Facts) -> Estimate | None:
 def _how(study: str | None, spec: CohortSpec) -> str:
     """The commands that would make what is missing."""
     saes = study is not None and STUDIES[study].needs_saes
-    return f"{spec.saes}; {spec.make}" if saes and spec.saes else spec.make
+    if not (saes and spec.saes):
+        return spec.make
+    first, *rest = spec.make.split(" && ")
+    return " && ".join([first, spec.saes, *rest])
 
 
 def counts(judged: Sequence[Judged]) -> dict[str, int]:
@@ -155,6 +174,7 @@ def _plain(one: Judged) -> dict[str, Any]:
         "verdict": one.verdict,
         "reason": one.reason,
         "on_another_cohort": list(one.elsewhere),
+        "make": one.make,
         "bears": entry.bears,
         "producer": _producer(entry.producer),
         "sound_producer": _producer(entry.sound),

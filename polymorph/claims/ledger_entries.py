@@ -8,7 +8,7 @@ control that would make the claim empty. A claim has a producer, or says why it 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import polars as pl
 from omegaconf import OmegaConf
@@ -53,6 +53,8 @@ class Selector:
     """The number of a group: one of `ledger_numbers.WITHIN`."""
     aggregate: str = "range"
     """What is told of the groups: one of `ledger_numbers.SUMMARIES`."""
+    limits: tuple[float, float] | None = None
+    """Between which a number can lie: its interval is cut there."""
     less: "Selector | None" = None
     """Taken off, group by group."""
     over: "Selector | None" = None
@@ -203,7 +205,7 @@ def selector_of(plain: Mapping[str, Any]) -> Selector:
     for part in ("less", "over"):
         if part in values:
             values[part] = selector_of(values[part])
-    for part in ("by", "steps"):
+    for part in ("by", "steps", "limits"):
         if part in values:
             values[part] = tuple(values[part])
     return made("producer", Selector, values)
@@ -217,7 +219,7 @@ def expected_of(plain: Mapping[str, Any], tolerance: Any) -> Expected:
     numbers = tuple(float(one) for one in (number if isinstance(number, list) else [number]))
     relative = isinstance(tolerance, Mapping)
     width = tolerance["share"] if relative else tolerance
-    return Expected(kind, numbers, 0.0 if width is None else float(width), relative)
+    return Expected(cast(Kind, kind), numbers, 0.0 if width is None else float(width), relative)
 
 
 def made(name: str, kind: Any, values: Mapping[str, Any]) -> Any:

@@ -63,8 +63,8 @@ class Expected:
     """The paper's number, and how near to it is the same.
 
     A `value` is met where every number told is within the tolerance of it; a `range` where they all lie in it,
-    widened by the tolerance; a `list` element by element, and where there are not as many of ours, as a range from
-    its least to its greatest. The others are bounds. A relative tolerance is a share of the paper's number.
+    widened by the tolerance; a `list` element by element, and only where there are as many of ours (`comparable`).
+    The others are bounds. A relative tolerance is a share of the paper's number.
     """
 
     kind: Kind
@@ -85,11 +85,15 @@ class Expected:
     def width(self, number: float) -> float:
         return self.tolerance * abs(number) if self.relative else self.tolerance
 
+    def comparable(self, told: Numbers) -> bool:
+        """Whether there are as many as the paper has, where it lists them; else at least one."""
+        return len(told) == len(self.numbers) if self.kind == "list" else len(told) > 0
+
     def met(self, told: Numbers) -> bool:
-        """Whether these numbers are the paper's; at least one is needed."""
-        if not told:
-            raise ValueError("nothing to compare")
-        if self.kind == "list" and len(told) == len(self.numbers):
+        """Whether these numbers are the paper's; `ValueError` for those that are not comparable."""
+        if not self.comparable(told):
+            raise ValueError(f"{len(told)} numbers, and the paper has {len(self.numbers)}")
+        if self.kind == "list":
             return all(self._inside(own, its, its) for own, its in zip(told, self.numbers, strict=True))
         low, high = min(self.numbers), max(self.numbers)
         bounds: Mapping[str, Callable[[float], bool]] = {

@@ -1,4 +1,4 @@
-"""From a selector and the tables of an analysis to numbers: what is told in the paper's convention, and the sound one."""
+"""From a selector and the tables of an analysis to numbers, in the paper's convention and in the sound one."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -98,7 +98,14 @@ def sound_estimate(selector: Selector, tables: Tables) -> Estimate | Missing:
     rows = chosen.rows.with_columns(source=ends[0], target=ends[1])
     found_estimate = estimate(rows)
     assert found_estimate is not None
-    return found_estimate
+    return found_estimate if selector.limits is None else _cut(found_estimate, *selector.limits)
+
+
+def _cut(found: Estimate, least: float, most: float) -> Estimate:
+    """The same with an interval between what is possible."""
+    if found.low is None or found.high is None:
+        return found
+    return replace(found, low=max(found.low, least), high=min(found.high, most))
 
 
 def chosen_rows(selector: Selector, tables: Tables) -> Chosen | Missing:
@@ -110,7 +117,8 @@ def chosen_rows(selector: Selector, tables: Tables) -> Chosen | Missing:
     where = {"role": "estimate", **({"control": None} if "control" in selector.columns else {})}
     for column, value in {**where, **selector.where}.items():
         rows = rows.filter(_matches(column, value))
-    rows, instead = _at_sites(selector, rows, tables[study]), ()
+    rows = _at_sites(selector, rows, tables[study])
+    instead: tuple[str, ...] = ()
     if rows.is_empty():
         return Missing(f"{study} has no such {selector.metric}", study)
     for column, value in selector.prefer.items():
