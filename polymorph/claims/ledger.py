@@ -78,11 +78,18 @@ def judge(entry: Entry, spec: CohortSpec, tables: Tables, facts: Facts) -> Judge
     if not entry.paper.comparable(ours.told):
         reason = f"{len(ours.told)} numbers, and the paper has {len(entry.paper.numbers)}"
         return Judged(entry, NOT_RUN, reason, make=spec.make, **about)
+    if not entry.paper.met(ours.told) and about["elsewhere"] and _is_setting(entry.producer):
+        return Judged(entry, NOT_RUN, "this cohort is set otherwise", make=spec.make, **about)
     if not entry.paper.met(ours.told):
         return Judged(entry, NOT_REPRODUCED, "outside the paper's number and its tolerance", **about)
     if entry.empty is None:
         return Judged(entry, REPRODUCED, "within the paper's number and its tolerance", **about)
     return _emptied(entry, entry.empty, ours, tables, about)
+
+
+def _is_setting(producer: Producer) -> bool:
+    """Whether a number follows from how a cohort was made, so that on another one it is no finding."""
+    return isinstance(producer, Fact) or (isinstance(producer, Selector) and producer.aggregate == "count")
 
 
 def _emptied(entry: Entry, empty: Emptiness, ours: Measured, tables: Tables, about: dict[str, Any]) -> Judged:
