@@ -10,13 +10,17 @@ from polymorph.claims.ledger import Judged, judge_all, write_ledger
 from polymorph.claims.ledger_entries import load_ledger
 from polymorph.claims.ledger_facts import facts_of
 from polymorph.cohort import Cohort, Results
+from polymorph.report.figures.paper import PAPER_FIGURES, for_paper
+from polymorph.report.figures.paper.sheet import WIDTHS, saved_for_print
 from polymorph.report.ledger_page import render_ledger
+from polymorph.report.plate import Missing, Plate
 from polymorph.report.reading import at_last_steps
 from polymorph.studies.registry import STUDIES
 from polymorph.studies.rows import read_table
 
 LEDGERS, FIGURES = ("paper",), ("paper",)
 LEDGER_JSON, LEDGER_PAGE = "ledger.json", "ledger.html"
+FOLDER = "paper"
 
 
 def tables_of(results: Results) -> dict[str, pl.DataFrame]:
@@ -41,5 +45,17 @@ def write_ledger_of(
 
 
 def write_figures(results: Results) -> list[str]:
-    """The figures of the paper in the folder `paper`, as PDF; what was written, and why others were not."""
-    return []
+    """The figures of the paper for print, as PDF in the folder `paper`; what was written, and why others were not."""
+    tables, files, told, captions = tables_of(results), {}, [], []
+    for name in PAPER_FIGURES:
+        for columns in WIDTHS:
+            drawn = for_paper(name, tables, columns)
+            if isinstance(drawn, Plate):
+                files[f"{name}-{columns}.pdf"] = saved_for_print(drawn.figure)
+        if isinstance(drawn, Missing):
+            told.append(f"no figure {name}: {drawn.reason}")
+        else:
+            captions.append(f"{name}: {drawn.title}. {drawn.caption}")
+    files["captions.txt"] = ("\n\n".join(captions) + "\n").encode()
+    results.add(files, FOLDER)
+    return [*told, *(f"figure: {results.folder / FOLDER / name}" for name in files)]

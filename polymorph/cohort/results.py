@@ -37,14 +37,14 @@ class Results:
             digests = {name: sha256(data) for name, data in files.items()}
             durable.replace_file(self.folder / RECORD, seal({"key": key, "files": digests}))
 
-    def add(self, files: Mapping[str, bytes]) -> None:
+    def add(self, files: Mapping[str, bytes], folder: str | None = None) -> None:
         """Files that are made from the results and can be made again at any time; they are in no record."""
+        place = self.folder if folder is None else self.folder / check_name(folder)
         for name, data in files.items():
-            path = self.folder / check_name(name)
-            looking.check_inside(path, self.cohort)
-            with writing(self.folder):
-                durable.make_parents(self.folder)
-                durable.replace_file(path, data)
+            looking.check_inside(place / check_name(name), self.cohort)
+            with writing(place):
+                durable.make_parents(place)
+                durable.replace_file(place / name, data)
 
     def made_from(self, key: str) -> bool:
         """Whether the files are there, as they were written, and follow from `key`."""
