@@ -44,7 +44,7 @@ def haar_rows(evidence: Evidence) -> Iterator[Row]:
 
     `law` is `refit` (the estimation is repeated) or `exact` (R as if known). `registered` is the smaller p of
     the registered pair of tests, times two. The paper's uncalibrated Kolmogorov–Smirnov p stands beside. In the
-    convention `paper` there is a row for every pair, also where r < d.
+    convention `paper` there is `permutation_distance` for every pair, also where r < d.
     """
     for site in evidence.sites:
         r, d = least_determined(evidence, site)
@@ -85,8 +85,7 @@ def _paper_rows(evidence: Evidence, site: str) -> Iterator[Row]:
     R = orthogonal(evidence.totals(site)[0]).weight
     for pair, distance in zip(evidence.pairs, permutation_distance(R).tolist(), strict=True):
         about = {**pair.columns(), "map": "orthogonal", "convention": PAPER}
-        extra = {"statistic": "permutation_distance"}
-        yield evidence.row(STUDY, site, "fit", "statistic", distance, extra=extra, **about)
+        yield evidence.row(STUDY, site, "fit", "permutation_distance", distance, **about)
 
 
 def _test_rows(evidence: Evidence, site: str, law: str, tests: dict[str, HaarTest]) -> Iterator[Row]:
