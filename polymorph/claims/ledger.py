@@ -29,6 +29,10 @@ from polymorph.studies.registry import STUDIES
 REPRODUCED, UNINFORMATIVE = "reproduced", "reproduced but uninformative"
 NOT_REPRODUCED, NOT_RUN = "not reproduced", "not run here"
 VERDICTS = (REPRODUCED, UNINFORMATIVE, NOT_REPRODUCED, NOT_RUN)
+PLACE = {
+    True: "within the paper's number and its tolerance",
+    False: "outside the paper's number and its tolerance",
+}
 Facts = Mapping[str, Any]
 
 
@@ -80,11 +84,10 @@ def judge(entry: Entry, spec: CohortSpec, tables: Tables, facts: Facts) -> Judge
         return Judged(entry, NOT_RUN, reason, make=spec.make, **about)
     if not entry.paper.met(ours.told) and about["elsewhere"] and _is_setting(entry.producer):
         return Judged(entry, NOT_RUN, "this cohort is set otherwise", make=spec.make, **about)
-    if not entry.paper.met(ours.told):
-        return Judged(entry, NOT_REPRODUCED, "outside the paper's number and its tolerance", **about)
-    if entry.empty is None:
-        return Judged(entry, REPRODUCED, "within the paper's number and its tolerance", **about)
-    return _emptied(entry, entry.empty, ours, tables, about)
+    met = entry.paper.met(ours.told)
+    if entry.empty is not None:
+        return _emptied(entry, entry.empty, ours, met, tables, about)
+    return Judged(entry, REPRODUCED if met else NOT_REPRODUCED, PLACE[met], **about)
 
 
 def _is_setting(producer: Producer) -> bool:
@@ -92,24 +95,39 @@ def _is_setting(producer: Producer) -> bool:
     return isinstance(producer, Fact) or (isinstance(producer, Selector) and producer.aggregate == "count")
 
 
-def _emptied(entry: Entry, empty: Emptiness, ours: Measured, tables: Tables, about: dict[str, Any]) -> Judged:
-    """A number that is reproduced, and what a control says of it."""
+def _emptied(
+    entry: Entry, empty: Emptiness, ours: Measured, met: bool, tables: Tables, about: dict[str, Any]
+) -> Judged:
+    """A number beside its control, which can only empty one that is reproduced."""
     if empty.control is None:
-        return Judged(entry, UNINFORMATIVE, empty.because, **about)
+        return Judged(entry, UNINFORMATIVE, empty.because, **about) if met else _outside(entry, "", about)
     control = measured(empty.control, tables)
     if isinstance(control, Missing):
-        reason = f"within the paper's number and its tolerance; its control was not made: {control.reason}"
-        return Judged(entry, REPRODUCED, reason, **about)
-    if empty.share is None:
-        reached = entry.paper.comparable(control.told) and entry.paper.met(control.told)
-    else:
-        reached = median(control.told) >= empty.share * median(ours.told)
+        missing = f"; its control was not made: {control.reason}"
+        return (
+            Judged(entry, REPRODUCED, PLACE[met] + missing, **about)
+            if met
+            else _outside(entry, missing, about)
+        )
+    about["control"] = control.told
     told = ", ".join(f"{one:.4g}" for one in control.told)
-    if reached:
-        reason = f"{empty.because}; the control has {told}"
-        return Judged(entry, UNINFORMATIVE, reason, control=control.told, **about)
-    reason = f"within the paper's number and its tolerance, and the control, with {told}, does not reach it"
-    return Judged(entry, REPRODUCED, reason, control=control.told, **about)
+    if not met:
+        return _outside(entry, f"; the control has {told}", about)
+    if _reached(entry, empty, ours, control):
+        return Judged(entry, UNINFORMATIVE, f"{empty.because}; the control has {told}", **about)
+    return Judged(
+        entry, REPRODUCED, f"{PLACE[met]}, and the control, with {told}, does not reach it", **about
+    )
+
+
+def _outside(entry: Entry, more: str, about: dict[str, Any]) -> Judged:
+    return Judged(entry, NOT_REPRODUCED, PLACE[False] + more, **about)
+
+
+def _reached(entry: Entry, empty: Emptiness, ours: Measured, control: Measured) -> bool:
+    if empty.share is None:
+        return entry.paper.comparable(control.told) and entry.paper.met(control.told)
+    return median(control.told) >= empty.share * median(ours.told)
 
 
 def differences(wanted: Mapping[str, Any], facts: Facts) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ TRAJECTORY = "cohort/pythia70m_trajectory"
 DEPTH, STICKY, _ = paper_contrasts()
 CODE: Mapping[str, Any] = MappingProxyType(
     {
+        "code.dyck.families": dyck.FAMILIES,
         "code.dyck.pad": dyck.PAD,
         "code.dyck.bos": dyck.BOS,
         "code.dyck.eos": dyck.EOS,

@@ -3,7 +3,7 @@
 import textwrap
 from collections.abc import Iterator, Sequence
 
-from polymorph.claims.ledger import Judged
+from polymorph.claims.ledger import NOT_REPRODUCED, PLACE, REPRODUCED, Judged
 from polymorph.report.ledger import HEADINGS, in_rows, of_ours, of_paper, of_sound, summary, to_be_run
 from polymorph.report.wording import counted, printable
 
@@ -45,9 +45,8 @@ def _cells(one: Judged) -> tuple[str, ...]:
 
 def _note(one: Judged) -> str:
     """Why, where the verdict alone does not say it."""
-    if one.verdict.startswith("not run") or one.control or "uninformative" in one.verdict:
-        return one.reason
-    return ""
+    plain = one.verdict in (REPRODUCED, NOT_REPRODUCED) and one.reason in PLACE.values()
+    return "" if plain else one.reason
 
 
 def _columns(cells: Sequence[str], widths: Sequence[int]) -> Iterator[str]:

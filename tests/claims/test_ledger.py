@@ -90,6 +90,11 @@ def test_no_claim_is_without_a_producer_or_the_reason_why() -> None:
         assert entry.bears
 
 
+def test_the_readme_counts_them() -> None:
+    readme = (DOCS.parent.parent / "README.md").read_text(encoding="utf-8")
+    assert f"the {len(load_ledger().entries)} numbers" in readme
+
+
 def test_what_the_paper_says_of_one_number_is_in_the_ledger() -> None:
     """Spot checks against the paper's text: a range, a list, a bound, a number."""
     found = {entry.id: entry.paper.numbers for entry in load_ledger().entries}
@@ -343,6 +348,12 @@ def test_what_cannot_fail_is_uninformative_and_what_failed_is_not() -> None:
     empty = {"because": "it cannot fail"}
     assert verdict(empty=empty).verdict == UNINFORMATIVE
     assert verdict(empty=empty, paper={"value": 9}).verdict == NOT_REPRODUCED
+
+
+def test_the_control_stands_beside_a_number_that_is_not_reproduced_too() -> None:
+    found = verdict(empty={"because": "chance", "control": CONTROL}, paper={"value": 9})
+    assert found.verdict == NOT_REPRODUCED
+    assert found.control == (0.5, 0.5)
 
 
 def test_a_control_that_was_not_made_is_said() -> None:
