@@ -23,7 +23,7 @@ from polymorph.claims.ledger_entries import (
     Producer,
     Selector,
 )
-from polymorph.claims.ledger_reading import Measured, Missing, Tables, measured, sound_estimate
+from polymorph.claims.ledger_reading import Measured, Missing, Sound, Tables, measured, sound_estimate
 from polymorph.studies.registry import STUDIES
 
 REPRODUCED, UNINFORMATIVE = "reproduced", "reproduced but uninformative"
@@ -45,12 +45,17 @@ class Judged:
     reason: str
     ours: tuple[float, ...] = ()
     count: int = 0
-    sound: Estimate | None = None
+    sound: Sound | None = None
     control: tuple[float, ...] = ()
     elsewhere: tuple[str, ...] = ()
     """What differs from the cohort that the claim is about; empty where it is that one."""
     make: str = ""
     """The commands that would make a number that is not here."""
+
+    @property
+    def is_setting(self) -> bool:
+        """Whether the number was set and not measured."""
+        return _is_setting(self.entry.producer)
 
     @property
     def told(self) -> str:
@@ -153,12 +158,12 @@ def _number(producer: Selector | Fact, tables: Tables, facts: Facts) -> Measured
     return Measured(told, len(told)) if told else Missing(f"{producer.fact} is empty")
 
 
-def _sound(producer: Producer, tables: Tables, facts: Facts) -> Estimate | None:
+def _sound(producer: Producer, tables: Tables, facts: Facts) -> Sound | None:
     if isinstance(producer, Selector):
         found = sound_estimate(producer, tables)
         return None if isinstance(found, Missing) else found
     if isinstance(producer, Fact) and isinstance(own := _number(producer, tables, facts), Measured):
-        return Estimate(own.told[0], None, None) if len(own.told) == 1 else None
+        return Sound(Estimate(own.told[0], None, None), "") if len(own.told) == 1 else None
     return None
 
 
@@ -194,7 +199,7 @@ def _plain(one: Judged) -> dict[str, Any]:
         "ours": list(one.ours),
         "count": one.count,
         "sound_convention": entry.sound_convention,
-        "sound": None if sound is None else {"value": sound.value, "low": sound.low, "high": sound.high},
+        "sound": None if sound is None else _interval(sound),
         "control": list(one.control),
         "verdict": one.verdict,
         "reason": one.reason,
@@ -204,6 +209,11 @@ def _plain(one: Judged) -> dict[str, Any]:
         "producer": _producer(entry.producer),
         "sound_producer": _producer(entry.sound),
     }
+
+
+def _interval(sound: Sound) -> dict[str, Any]:
+    found = sound.estimate
+    return {"value": found.value, "low": found.low, "high": found.high, "interval_over": sound.over or None}
 
 
 def _producer(producer: Producer) -> Any:

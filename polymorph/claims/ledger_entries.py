@@ -7,6 +7,7 @@ control that would make the claim empty. A claim has a producer, or says why it 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import cache
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -153,6 +154,7 @@ class Ledger:
     entries: Sequence[Entry]
 
 
+@cache
 def load_ledger(path: Path = LEDGER) -> Ledger:
     """The ledger in this file; `ValueError` names the entry and what is wrong with it."""
     plain: Any = OmegaConf.to_container(OmegaConf.load(path))

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from statistics import mean
 from typing import Any
 
 import polars as pl
@@ -30,6 +31,14 @@ class Missing:
 
     reason: str
     study: str | None = None
+
+
+@dataclass(frozen=True)
+class Sound:
+    """A number that can bear the claim, and over what its interval is: documents, seeds, both, or nothing."""
+
+    estimate: Estimate
+    over: str
 
 
 @dataclass(frozen=True)
@@ -84,21 +93,39 @@ def _groups(selector: Selector, rows: pl.DataFrame) -> dict[Key, float]:
     return {tuple(row[:-1]): WITHIN[selector.within](row[-1]) for row in grouped.iter_rows()}
 
 
-def sound_estimate(selector: Selector, tables: Tables) -> Estimate | Missing:
-    """The mean with its interval over documents and seeds; of groups, what is told of them, without one."""
+def sound_estimate(selector: Selector, tables: Tables) -> Sound | Missing:
+    """The mean with its interval; of groups, what is told of them, without one."""
     plain = selector.aggregate == "range" and selector.within == "median"
     if selector.by or selector.less is not None or selector.over is not None or not plain:
         told = "median" if selector.aggregate == "range" else selector.aggregate
         found = measured(replace(selector, aggregate=told), tables)
-        return found if isinstance(found, Missing) else Estimate(found.told[0], None, None)
+        return found if isinstance(found, Missing) else Sound(Estimate(found.told[0], None, None), "")
     chosen = chosen_rows(selector, tables)
     if isinstance(chosen, Missing):
         return chosen
     ends = [pl.coalesce("source", "target").fill_null(-1), pl.coalesce("target", "source").fill_null(-1)]
-    rows = chosen.rows.with_columns(source=ends[0], target=ends[1])
-    found_estimate = estimate(rows)
-    assert found_estimate is not None
-    return found_estimate if selector.limits is None else _cut(found_estimate, *selector.limits)
+    found_sound = _over_what_is_known(chosen.rows.with_columns(source=ends[0], target=ends[1]))
+    if selector.limits is None:
+        return found_sound
+    return replace(found_sound, estimate=_cut(found_sound.estimate, *selector.limits))
+
+
+def _over_what_is_known(rows: pl.DataFrame) -> Sound:
+    """Over documents where every row has an interval, and over seeds where any of three and more can be left out."""
+    seeds = sorted({*rows["source"], *rows["target"]})
+    spared = [rows.filter(pl.col("source") != seed, pl.col("target") != seed).height for seed in seeds]
+    some_seeds, documents = len(seeds) > 2 and min(spared) > 0, not rows["low"].null_count()
+    value = estimate(rows.with_columns(low=None))
+    assert value is not None
+    if not some_seeds:  # for these pairs alone
+        if not documents:
+            return Sound(value, "")
+        half = mean((rows["high"] - rows["low"]) / 2)
+        return Sound(Estimate(value.value, value.value - half, value.value + half), "documents")
+    known = rows if documents else rows.with_columns(low=pl.col("value"), high=pl.col("value"))
+    found = estimate(known)
+    assert found is not None
+    return Sound(found, "documents and seeds" if documents else "seeds")
 
 
 def _cut(found: Estimate, least: float, most: float) -> Estimate:

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from itertools import groupby
 
-from polymorph.claims.estimate import Estimate
 from polymorph.claims.ledger import Judged, counts
 from polymorph.claims.ledger_numbers import Expected
+from polymorph.claims.ledger_reading import Sound
 from polymorph.report.wording import DASH, counted
 
 BOUNDS = {"at_least": "≥ ", "at_most": "≤ ", "above": "> ", "below": "< "}
@@ -47,13 +47,19 @@ def of_ours(one: Judged) -> str:
     return ", ".join([*told, "…"] if len(one.ours) > MOST else told)
 
 
-def of_sound(sound: Estimate | None) -> str:
+def of_sound(sound: Sound | None) -> str:
     """The number with its 95 % interval, where it has one."""
     if sound is None:
         return DASH
-    if sound.low is None or sound.high is None:
-        return figure(sound.value)
-    return f"{figure(sound.value)} [{figure(sound.low)}, {figure(sound.high)}]"
+    found = sound.estimate
+    if found.low is None or found.high is None:
+        return figure(found.value)
+    return f"{figure(found.value)} [{figure(found.low)}, {figure(found.high)}]"
+
+
+def over_what(sound: Sound | None) -> str:
+    """Over what the interval is; empty where there is none."""
+    return f"interval over {sound.over}" if sound is not None and sound.over else ""
 
 
 def in_rows(judged: Sequence[Judged]) -> list[tuple[str, list[Judged]]]:
@@ -62,14 +68,16 @@ def in_rows(judged: Sequence[Judged]) -> list[tuple[str, list[Judged]]]:
 
 
 def summary(judged: Sequence[Judged]) -> str:
-    """How many claims got which verdict, and how many of these on another cohort than the paper's."""
-    elsewhere = [one for one in judged if one.elsewhere]
-    told = f"{counted(len(judged), 'claim')}: {_each(judged)}."
-    if not elsewhere:
-        return told
-    return (
-        f"{told} Of these on another cohort than the paper's, which replicates nothing: {_each(elsewhere)}."
+    """How many findings and how many settings got which verdict, and how many on another cohort than the paper's."""
+    findings, settings = (
+        [one for one in judged if one.is_setting == of_settings] for of_settings in (False, True)
     )
+    told = f"{counted(len(judged), 'claim')}. {counted(len(findings), 'finding')}: {_each(findings)}."
+    if settings:
+        told += f" {counted(len(settings), 'setting')} and counts: {_each(settings)}."
+    if elsewhere := [one for one in findings if one.elsewhere]:
+        told += f" Findings on another cohort than the paper's, which replicate nothing: {_each(elsewhere)}."
+    return told
 
 
 def _each(judged: Sequence[Judged]) -> str:

@@ -30,7 +30,7 @@ def render_ledger(judged: Sequence[Judged], cohort: str, title: str, provenance:
         lstrip_blocks=True,
     )
     environment.filters |= {"paper": of_paper, "tolerance": tolerance, "printable": printable}
-    environment.filters |= {"ours": of_ours, "sound": of_sound, "counted": counted}
+    environment.filters |= {"ours": of_ours, "sound": of_sound, "over_what": over_what, "counted": counted}
     return environment.get_template("ledger.html").render(
         cohort=cohort,
         title=title,

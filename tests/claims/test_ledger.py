@@ -10,6 +10,7 @@ import pytest
 
 from polymorph import command
 from polymorph.claims import ledger as judging
+from polymorph.claims.estimate import Estimate
 from polymorph.claims.ledger import NOT_REPRODUCED, NOT_RUN, REPRODUCED, UNINFORMATIVE, Judged, judge
 from polymorph.claims.ledger_entries import (
     LEDGER,
@@ -23,7 +24,7 @@ from polymorph.claims.ledger_entries import (
     selector_of,
 )
 from polymorph.claims.ledger_numbers import Expected, ks_distance
-from polymorph.claims.ledger_reading import Measured, Missing, measured, sound_estimate
+from polymorph.claims.ledger_reading import Measured, Missing, Sound, measured, sound_estimate
 from polymorph.config import AnalyzeConfig, TrainConfig, register
 from polymorph.studies import dictionaries, ladder
 from polymorph.studies.rows import Row, table
@@ -294,13 +295,34 @@ def test_inner_sites_leave_out_the_first_and_the_last() -> None:
     assert found.told == (1.0, 2.0)
 
 
+def sound(selector: Selector, rows: dict[str, pl.DataFrame]) -> Sound:
+    found = sound_estimate(selector, rows)
+    assert isinstance(found, Sound)
+    return found
+
+
 def test_the_sound_number_has_the_interval_of_claims_cut_to_what_is_possible() -> None:
-    found = sound_estimate(R2, BOTH)
-    assert not isinstance(found, Missing)
-    assert (found.value, found.low, found.high) == (2.0, pytest.approx(1.9), pytest.approx(2.1))
-    cut = sound_estimate(replace(R2, limits=(0.0, 2.0)), BOTH)
-    assert not isinstance(cut, Missing)
-    assert cut.high == 2.0
+    found = sound(R2, BOTH)
+    assert found.estimate == Estimate(2.0, pytest.approx(1.9), pytest.approx(2.1))
+    assert found.over == "documents"  # with two seeds nothing is known of others
+    assert sound(replace(R2, limits=(0.0, 2.0)), BOTH).estimate.high == 2.0
+
+
+THREE = [row(1.0, 0, 1), row(2.0, 1, 2), row(4.0, 2, 0)]
+
+
+def test_an_interval_is_over_what_is_known() -> None:
+    """Three seeds can be left out one at a time; of those that are all compared with one, that one cannot."""
+    found = sound(R2, tables(*THREE))
+    assert found.over == "seeds"
+    assert found.estimate.low is not None
+    assert found.estimate.low < 1.0  # it is wide, with three
+    both = sound(R2, tables(*(replace(one, low=one.value - 1, high=one.value + 1) for one in THREE)))
+    assert both.over == "documents and seeds"
+    assert both.estimate.low is not None
+    assert both.estimate.low < found.estimate.low
+    anchored = sound(R2, tables(row(1.0, 0, 1), row(2.0, 0, 2), row(4.0, 0, 3)))
+    assert (anchored.over, anchored.estimate) == ("", Estimate(pytest.approx(7 / 3), None, None))
 
 
 # Verdicts.
