@@ -11,6 +11,7 @@ from polymorph.report.ledger import (
     of_ours,
     of_paper,
     of_sound,
+    over_what,
     summary,
     to_be_run,
     tolerance,
