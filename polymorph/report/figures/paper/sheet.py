@@ -1,6 +1,7 @@
 """The paper of a figure for print: widths of a page's columns, small type, fonts that are embedded, dots by site."""
 
 import io
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -106,6 +107,9 @@ def one_family(rows: pl.DataFrame) -> tuple[pl.DataFrame, str]:
 
 def saved_for_print(figure: Figure) -> bytes:
     """The figure as a PDF of its own size, its fonts embedded, without a date: the same rows give the same bytes."""
+    logging.getLogger("fontTools").setLevel(
+        logging.WARNING
+    )  # it tells of every table of a font that it keeps
     buffer = io.BytesIO()
     with for_print():
         FigureCanvasPdf(figure)
