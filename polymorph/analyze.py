@@ -1,5 +1,6 @@
 """An analysis request carried out: from a cohort on disk to tables, figures, a page and a W&B run."""
 
+import shutil
 import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -9,6 +10,7 @@ from typing import Any, Literal, cast
 
 import polars as pl
 
+from polymorph import paper
 from polymorph.analysis import Analysis, find_cohort
 from polymorph.callback import summarise
 from polymorph.checks import nearest
@@ -23,6 +25,7 @@ from polymorph.planted_analysis import PlantedAnalysis
 from polymorph.porting import PortRequest, port
 from polymorph.report.bundle import PAGE
 from polymorph.report.data import ReportData
+from polymorph.report.ledger_text import ledger_lines
 from polymorph.report.page import left_out
 from polymorph.report.tracking import Tracking
 from polymorph.steering.request import Steering
@@ -79,6 +82,7 @@ def _planted(config: AnalyzeConfig, provenance: Mapping[str, str]) -> PlantedAna
 
 def check(jobs: Sequence[AnalyzeConfig]) -> None:
     for job in jobs:
+        _check_paper(job)
         if job.port is not None:
             PortRequest.of(job.port)
             if job.cohort.startswith(_PLANTED):
@@ -86,6 +90,15 @@ def check(jobs: Sequence[AnalyzeConfig]) -> None:
                     f"port: {job.cohort} has no SAEs; only those of a trained cohort can be ported"
                 )
         check_writable(Results(prepare(job).folder, job.name).folder, "root")
+
+
+def _check_paper(job: AnalyzeConfig) -> None:
+    """The paper's claims and figures are about trained members, and read a whole analysis."""
+    asked = [f"{key}=paper" for key in ("ledger", "figures") if getattr(job, key) is not None]
+    if asked and job.cohort.startswith(_PLANTED):
+        raise RequestError(f"{asked[0]}: {job.cohort} is planted; the paper's numbers are of trained members")
+    if asked and job.port is not None:
+        raise RequestError(f"{asked[0]}: with port=… nothing is analysed; ask for one of them")
 
 
 def run(config: AnalyzeConfig) -> int:
@@ -100,7 +113,7 @@ def run(config: AnalyzeConfig) -> int:
         key = analysis.key()
         if results.made_from(key):
             print(f"nothing new: {page} is up to date ({len(analysis.pairs)} pairs)")
-            return DONE
+            return _paper(config, analysis, results)
         files, report, rows, computed = analysis.run()
         results.write(files, key)
     except RequestError as error:
@@ -118,6 +131,25 @@ def run(config: AnalyzeConfig) -> int:
             print(claim.statement)
     _log(config, analysis, [*rows, *_transfer(report)])
     print(f"report: {page}")
+    return _paper(config, analysis, results)
+
+
+def _paper(config: AnalyzeConfig, analysis: Analysis | PlantedAnalysis, results: Results) -> int:
+    """What is asked for of the paper, from the results as they lie there."""
+    if not isinstance(analysis, Analysis):
+        return DONE
+    try:
+        if config.ledger is not None:
+            judged, page = paper.write_ledger_of(analysis.cohort, results, analysis.provenance)
+            for line in ledger_lines(judged, shutil.get_terminal_size((140, 24)).columns):
+                print(line)
+            print(f"ledger: {page}")
+        if config.figures is not None:
+            for line in paper.write_figures(results):
+                print(line)
+    except RunError as error:
+        print(f"analyze: {error}", file=sys.stderr)
+        return FAILED
     return DONE
 
 

@@ -14,6 +14,7 @@ from polymorph.errors import RequestError
 from polymorph.models.architecture import Trainable
 from polymorph.models.registry import TRAINED
 from polymorph.opening import TASKS, task_identity
+from polymorph.paper import FIGURES, LEDGERS
 from polymorph.planted import PlantedConfig
 from polymorph.report.tracking import LoggerConfig
 from polymorph.saes.config import SAEConfig
@@ -197,6 +198,10 @@ class AnalyzeConfig:
     port: Any = None
     """Instead of an analysis: an SAE that is made to work on another member, as
     `port={source:0,target:1,site:blocks.0.hook_resid_post,sae:standard_x8,map:orthogonal}`."""
+    ledger: str | None = None
+    """`paper`: every numeric claim of the paper held against the results; `ledger.html` and `ledger.json`."""
+    figures: str | None = None
+    """`paper`: the four figures of the paper for print, as PDF of one and of two columns, in the folder `paper`."""
     name: str = "default"
     """The folder of the results below `analysis/`."""
     accelerator: str = "auto"
@@ -208,6 +213,9 @@ class AnalyzeConfig:
     def __post_init__(self) -> None:
         one_of("accelerator", self.accelerator, ACCELERATORS)
         one_of("pairs", self.pairs, SCHEMES)
+        for key, value, known in (("ledger", self.ledger, LEDGERS), ("figures", self.figures, FIGURES)):
+            if value is not None:
+                one_of(key, value, known)
         if self.memory_gib <= 0:
             raise ValueError(f"memory_gib={self.memory_gib}: above 0")
         if self.threads is not None and self.threads < 1:

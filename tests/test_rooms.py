@@ -38,6 +38,7 @@ ROOMS = (
     "porting",
     "analysis",
     "planted_analysis",
+    "paper",
     "config",
     "import_stage",
     "sae_stage",

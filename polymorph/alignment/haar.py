@@ -80,9 +80,14 @@ def fourth_moment(R: Float[Tensor, "*batch d d"]) -> Float[Tensor, "*batch"]:
 
 def eigenangle_ks(R: Float[Tensor, "*batch d d"]) -> Float[Tensor, "*batch"]:
     """Largest distance [*batch] of the empirical law of the eigenvalue angles from the uniform on (−π, π]."""
-    d = R.shape[-1]
-    uniform = eigenvalue_angles(R) / (2 * torch.pi) + 0.5
-    step = torch.arange(d + 1, dtype=R.dtype, device=R.device) / d
+    return ks_from_uniform(eigenvalue_angles(R))
+
+
+def ks_from_uniform(angles: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch"]:
+    """Largest distance [*batch] of the empirical law of ascending angles from the uniform on (−π, π]."""
+    n = angles.shape[-1]
+    uniform = angles / (2 * torch.pi) + 0.5
+    step = torch.arange(n + 1, dtype=angles.dtype, device=angles.device) / n
     return torch.maximum(step[1:] - uniform, uniform - step[:-1]).amax(-1)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from polymorph.cohort import durable, looking
 from polymorph.cohort.errors import CorruptError, writing
@@ -36,22 +37,47 @@ class Results:
             digests = {name: sha256(data) for name, data in files.items()}
             durable.replace_file(self.folder / RECORD, seal({"key": key, "files": digests}))
 
+    def add(self, files: Mapping[str, bytes], folder: str | None = None) -> None:
+        """Files that are made from the results and can be made again at any time; they are in no record."""
+        place = self.folder if folder is None else self.folder / check_name(folder)
+        for name, data in files.items():
+            looking.check_inside(place / check_name(name), self.cohort)
+            with writing(place):
+                durable.make_parents(place)
+                durable.replace_file(place / name, data)
+
     def made_from(self, key: str) -> bool:
         """Whether the files are there, as they were written, and follow from `key`."""
-        path = self.folder / RECORD
         try:
-            if not looking.exists(path):
+            if not looking.exists(self.folder / RECORD):
                 return False
-            looking.check_inside(path, self.cohort)
-            record = unseal(looking.read_whole(path, LARGEST), path)
-            files = record.get("files")
-            return (
-                record.get("key") == key
-                and isinstance(files, dict)
-                and (all(self._is_as_written(name, expected) for name, expected in files.items()))
+            record = self._record()
+            return record["key"] == key and all(
+                self._is_as_written(name, expected) for name, expected in record["files"].items()
             )
         except (CorruptError, RequestError):
             return False
+
+    def written(self) -> list[str]:
+        """The names of the files of the last analysis; `CorruptError` without one."""
+        return sorted(self._record()["files"])
+
+    def read(self, name: str) -> bytes:
+        """One of them; `CorruptError` where it is not as it was written."""
+        path = self.folder / check_name(name)
+        looking.check_inside(path, self.cohort)
+        data = looking.read_whole(path, _LARGEST_RESULT)
+        if sha256(data) != self._record()["files"].get(name):
+            raise CorruptError(f"{path} is not as the analysis wrote it; analyse again")
+        return data
+
+    def _record(self) -> dict[str, Any]:
+        path = self.folder / RECORD
+        looking.check_inside(path, self.cohort)
+        record = unseal(looking.read_whole(path, LARGEST), path)
+        if not isinstance(record.get("key"), str) or not isinstance(record.get("files"), dict):
+            raise CorruptError(f"{path} is no record of an analysis")
+        return record
 
     def _is_as_written(self, name: str, expected: str) -> bool:
         return sha256(looking.read_whole(self.folder / check_name(name), _LARGEST_RESULT)) == expected

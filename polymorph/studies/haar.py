@@ -2,7 +2,8 @@
 
 A cohort of n members has n − 1 independent maps, not n(n − 1)/2: those of the synchronised frames where every
 two members are compared, else the pairs themselves. Each statistic is averaged over them. Nothing is said of
-matrices that the data do not determine whole: the verdict is then refused, and no statistic is reported.
+matrices that the data do not determine whole: the verdict is then refused, and no statistic is reported but the
+paper's distance to a permutation, which is one of the fit alone.
 """
 
 from collections.abc import Iterator
@@ -13,7 +14,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from polymorph.alignment.fit import orthogonal
-from polymorph.alignment.haar import REGISTERED, STATISTICS, WITHOUT_EIGENVALUES, paper_ks
+from polymorph.alignment.haar import (
+    REGISTERED,
+    STATISTICS,
+    WITHOUT_EIGENVALUES,
+    paper_ks,
+    permutation_distance,
+)
 from polymorph.alignment.haar_laws import DRAWS, HaarTest, haar_tests, registered_p
 from polymorph.alignment.haar_refit import refit_values
 from polymorph.alignment.pairings import chunk_generator
@@ -25,6 +32,7 @@ from polymorph.studies.rows import Row
 
 STUDY = "haar"
 EXTRA_COLUMNS: dict[str, type[pl.DataType]] = {"statistic": pl.String, "law": pl.String}
+PAPER = "paper"
 REFITS = 199
 LARGEST_REFIT = 128
 """Above this d a refit takes 0.1 s and more, and the law of exactly known matrices stands in: with every plane
@@ -35,12 +43,14 @@ def haar_rows(evidence: Evidence) -> Iterator[Row]:
     """For every site r, and where r = d the statistics, their laws, and p-values.
 
     `law` is `refit` (the estimation is repeated) or `exact` (R as if known). `registered` is the smaller p of
-    the registered pair of tests, times two. The paper's uncalibrated Kolmogorov–Smirnov p stands beside.
+    the registered pair of tests, times two. The paper's uncalibrated Kolmogorov–Smirnov p stands beside. In the
+    convention `paper` there is `permutation_distance` for every pair, also where r < d.
     """
     for site in evidence.sites:
         r, d = least_determined(evidence, site)
         yield evidence.row(STUDY, site, "fit", "determined_dimension", float(r), map="orthogonal")
         yield evidence.row(STUDY, site, "fit", "dimension", float(d), map="orthogonal")
+        yield from _paper_rows(evidence, site)
         if r < d:
             continue
         R, used = frames(evidence, site)
@@ -68,6 +78,14 @@ def frames(evidence: Evidence, site: str) -> tuple[Float[Tensor, "frames d d"], 
         used = [evidence.pairs[evidence.index.index((0, i))] for i in range(1, len(turn))]
         return turn[1:].mT.contiguous(), used  # Q_0 = I, so Q_iᵀ takes member 0 to member i
     return orthogonal(fit).weight, list(evidence.pairs)
+
+
+def _paper_rows(evidence: Evidence, site: str) -> Iterator[Row]:
+    """The paper's distance of every fitted R to the nearest permutation, whatever the data determine of it."""
+    R = orthogonal(evidence.totals(site)[0]).weight
+    for pair, distance in zip(evidence.pairs, permutation_distance(R).tolist(), strict=True):
+        about = {**pair.columns(), "map": "orthogonal", "convention": PAPER}
+        yield evidence.row(STUDY, site, "fit", "permutation_distance", distance, **about)
 
 
 def _test_rows(evidence: Evidence, site: str, law: str, tests: dict[str, HaarTest]) -> Iterator[Row]:

@@ -1,0 +1,61 @@
+"""The paper beside an analysis that is there: its ledger, and figures for print. Nothing is computed again."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from polymorph.claims.ledger import Judged, judge_all, write_ledger
+from polymorph.claims.ledger_entries import load_ledger
+from polymorph.claims.ledger_facts import facts_of
+from polymorph.cohort import Cohort, Results
+from polymorph.report.figures.paper import PAPER_FIGURES, for_paper
+from polymorph.report.figures.paper.sheet import WIDTHS, saved_for_print
+from polymorph.report.ledger_page import render_ledger
+from polymorph.report.plate import Missing, Plate
+from polymorph.report.reading import at_last_steps
+from polymorph.studies.registry import STUDIES
+from polymorph.studies.rows import read_table
+
+LEDGERS, FIGURES = ("paper",), ("paper",)
+LEDGER_JSON, LEDGER_PAGE = "ledger.json", "ledger.html"
+FOLDER = "paper"
+
+
+def tables_of(results: Results) -> dict[str, pl.DataFrame]:
+    """The tables of an analysis as they were written; of the ladder the rows of the last steps."""
+    there = results.written()
+    named = {name: f"{name}.parquet" for name in STUDIES}
+    tables = {name: read_table(results.read(file)) for name, file in named.items() if file in there}
+    return tables | ({"ladder": at_last_steps(tables["ladder"])} if "ladder" in tables else {})
+
+
+def write_ledger_of(
+    cohort: Cohort, results: Results, provenance: Mapping[str, Any]
+) -> tuple[list[Judged], Path]:
+    """Every claim of the paper judged by these results; the page is written beside them, and the same as JSON."""
+    ledger = load_ledger()
+    judged = judge_all(ledger, tables_of(results), facts_of(cohort))
+    page = render_ledger(
+        judged, cohort.name, ledger.title, {key: str(own) for key, own in provenance.items()}
+    )
+    results.add({LEDGER_JSON: write_ledger(judged, cohort.name), LEDGER_PAGE: page.encode()})
+    return judged, results.folder / LEDGER_PAGE
+
+
+def write_figures(results: Results) -> list[str]:
+    """The figures of the paper for print, as PDF in the folder `paper`; what was written, and why others were not."""
+    tables, files, told, captions = tables_of(results), {}, [], []
+    for name in PAPER_FIGURES:
+        for columns in WIDTHS:
+            drawn = for_paper(name, tables, columns)
+            if isinstance(drawn, Plate):
+                files[f"{name}-{columns}.pdf"] = saved_for_print(drawn.figure)
+        if isinstance(drawn, Missing):
+            told.append(f"no figure {name}: {drawn.reason}")
+        else:
+            captions.append(f"{name}: {drawn.title}. {drawn.caption}")
+    files["captions.txt"] = ("\n\n".join(captions) + "\n").encode()
+    results.add(files, FOLDER)
+    return [*told, *(f"figure: {results.folder / FOLDER / name}" for name in files)]
