@@ -1,16 +1,13 @@
 """An analysis request carried out: from a cohort on disk to tables, figures, a page and a W&B run."""
 
 import sys
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, cast
 
-import polars as pl
-
 from polymorph.analysis import Analysis, find_cohort
-from polymorph.callback import summarise
+from polymorph.analysis_run import log_analysis
 from polymorph.checks import nearest
 from polymorph.code_version import code_version
 from polymorph.cohort import Results, check_writable
@@ -22,18 +19,12 @@ from polymorph.planted import Planted
 from polymorph.planted_analysis import PlantedAnalysis
 from polymorph.porting import PortRequest, port
 from polymorph.report.bundle import PAGE
-from polymorph.report.data import ReportData
 from polymorph.report.page import left_out
-from polymorph.report.tracking import Tracking
 from polymorph.steering.request import Steering
-from polymorph.studies import sae_transfer
 from polymorph.studies.registry import STUDIES
-from polymorph.studies.rows import Row
 from polymorph.training.numerics import algebra_threads, device_of, prepare_process
 
 _PLANTED = "planted:"
-LOGGED = ("explained_variance", "pairing_gain", "delta_ce", "loss_recovered")
-"""Of the transfer of SAEs."""
 _PACKAGES = ("torch", "polars", "matplotlib", "safetensors")
 
 
@@ -97,8 +88,12 @@ def run(config: AnalyzeConfig) -> int:
         key = analysis.key()
         if results.made_from(key):
             print(f"nothing new: {page} is up to date ({len(analysis.pairs)} pairs)")
+            if (
+                config.logger.media or config.logger.artifacts or config.every_checkpoint
+            ):  # asked for after all
+                log_analysis(config, analysis, results.folder)
             return DONE
-        files, report, rows, computed = analysis.run()
+        files, report, _, computed = analysis.run()
         results.write(files, key)
     except RequestError as error:
         print(f"analyze: {error}", file=sys.stderr)
@@ -113,7 +108,7 @@ def run(config: AnalyzeConfig) -> int:
     for claim in report.claims:
         if claim.id.startswith("verdict:"):
             print(claim.statement)
-    _log(config, analysis, [*rows, *_transfer(report)])
+    log_analysis(config, analysis, results.folder)
     print(f"report: {page}")
     return DONE
 
@@ -137,27 +132,6 @@ def _port(config: AnalyzeConfig) -> int:
     )
     print(f"ported: {ported.folder}")
     return DONE
-
-
-def _transfer(report: ReportData) -> list[Row]:
-    """What SAEs are worth on other members, as rows; none where there are no SAEs."""
-    table = report.tables.get(sae_transfer.STUDY)
-    kept = [] if table is None else table.filter(pl.col("metric").is_in(LOGGED)).iter_rows(named=True)
-    return [Row.from_dict(row) for row in kept]
-
-
-def _log(config: AnalyzeConfig, analysis: Analysis | PlantedAnalysis, rows: Sequence[Row]) -> None:
-    tracking = Tracking(config.logger, analysis.folder)
-    shown: dict[str, Any] = {"cohort": analysis.name, **analysis.provenance}
-    logger = tracking.open(f"analysis-{config.name}", "analysis", {**shown, **analysis.fingerprints})
-    if logger is None:
-        return
-    by_step: dict[int, list[Row]] = defaultdict(list)
-    for row in rows:
-        by_step[row.target_step or 0].append(row)
-    for step, own in sorted(by_step.items()):
-        logger.log_metrics(summarise(own), step)
-    logger.finish(0)
 
 
 def _seeds(seeds: Any) -> list[int]:

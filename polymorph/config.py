@@ -24,6 +24,7 @@ from polymorph.training.config import ACCELERATORS, CheckpointsConfig, Optimizer
 from polymorph.training.run import SharedIO
 
 STAGES = ("text", "model", "sae", "all", "import")
+DASHBOARDS = ("write", "push")
 COHORT_KINDS = ("independent", "shared_io", "pretrained")
 LARGEST_SEED = 2**32 - 1  # a seed is one word of the data generator's key
 
@@ -193,6 +194,11 @@ class AnalyzeConfig:
     `port={source:0,target:1,site:blocks.0.hook_resid_post,sae:standard_x8,map:orthogonal}`."""
     name: str = "default"
     """The folder of the results below `analysis/`."""
+    every_checkpoint: bool = False
+    """For the dashboard: whether pairing tests and steering regimes are made in brief at every checkpoint that is
+    analysed, where training has not made them; some seconds a pair and checkpoint."""
+    dashboard: str | None = None
+    """Instead of an analysis: `write` the W&B workspace as JSON into the cohort's folder, or `push` it as well."""
     accelerator: str = "auto"
     threads: int | None = None
     logger: LoggerConfig = field(default_factory=LoggerConfig)
@@ -200,6 +206,8 @@ class AnalyzeConfig:
     def __post_init__(self) -> None:
         one_of("accelerator", self.accelerator, ACCELERATORS)
         one_of("pairs", self.pairs, SCHEMES)
+        if self.dashboard is not None:
+            one_of("dashboard", self.dashboard, DASHBOARDS)
         if self.memory_gib <= 0:
             raise ValueError(f"memory_gib={self.memory_gib}: above 0")
         if self.threads is not None and self.threads < 1:

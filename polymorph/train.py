@@ -7,17 +7,20 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import lightning as L
 
 from polymorph import import_stage, sae_stage
 from polymorph.activations import dimensions
+from polymorph.artifacts import checkpoint_artifact
 from polymorph.callback import CrossSeed
 from polymorph.code_version import code_version
 from polymorph.cohort import Cohort, CorruptError, Status, check_writable
 from polymorph.command import DONE, FAILED, PREEMPTED
 from polymorph.comparison import Comparison
+from polymorph.comparison_run import Kept, remember, write_comparison
 from polymorph.config import TrainConfig
 from polymorph.errors import RequestError, RunError
 from polymorph.online_saes import OnlineSAEs, check_online
@@ -235,7 +238,8 @@ def _callbacks(
         return []
     device = device_of(config.trainer.accelerator)
     comparison = Comparison(cohort, task_of(cohort), config.model, config.probe, device)
-    return [CrossSeed(comparison, checkpoint, loggers, summary, _online_saes(cohort, config))]
+    watch = config.callbacks.cross_seed
+    return [CrossSeed(comparison, checkpoint, loggers, summary, _online_saes(cohort, config), watch.steering)]
 
 
 def _online_saes(cohort: Cohort, config: TrainConfig) -> OnlineSAEs | None:
@@ -259,10 +263,10 @@ def _logging(
             member = cohort.member(seed)
             shown = _shown(config, seed, resumed_from=max(member.states(), default=0))
             member.append_row({"kind": "start", "step": shown["resumed_from"], **shown})
-            if (logger := tracking.open(member.name, "member", shown)) is not None:
+            if (logger := tracking.open(member.name, "member", shown, _tags(config))) is not None:
                 loggers[seed] = logger
         if len(seeds) > 1 and config.callbacks.cross_seed.enabled:
-            summary = tracking.open("comparison", "comparison", _shown(config, None, 0))
+            summary = tracking.open("comparison", "comparison", _shown(config, None, 0), _tags(config))
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=UserWarning, module="lightning")
             yield loggers, summary
@@ -270,10 +274,54 @@ def _logging(
     finally:
         for seed, logger in loggers.items():
             logger.log_hyperparams({"checkpoint_digests": _digests(cohort, seed)})
+            if config.logger.artifacts:
+                _keep_checkpoint(logger, cohort, seed)
             finished = ok and is_final(cohort.member(seed).status())
             logger.finish(0 if finished else 1)
         if summary is not None:
             summary.finish(0 if ok else 1)
+            _remember_live(tracking, cohort, config, seeds)
+
+
+def _keep_checkpoint(logger: Breaker, cohort: Cohort, seed: int) -> None:
+    """The last one, as an artifact of the member's run."""
+    with contextlib.suppress(CorruptError):
+        for step in cohort.member(seed).steps()[-1:]:
+            checkpoint = checkpoint_artifact(cohort, seed, step)
+            logger.show(lambda run: run.log_artifact(checkpoint))
+
+
+def _tags(config: TrainConfig) -> list[str]:
+    return [config.task.name, config.preset, config.cohort.kind]
+
+
+def _remember_live(tracking: Tracking, cohort: Cohort, config: TrainConfig, seeds: Sequence[int]) -> None:
+    """A stack of all members that began at the beginning has told everything while it trained."""
+    members = cohort.members()
+    beginnings = [row["resumed_from"] for m in members for row in m.rows() if row.get("kind") == "start"]
+    if {m.seed for m in members} == set(seeds) and len(beginnings) == len(seeds) and not any(beginnings):
+        remember(tracking, Kept(Comparison.of(cohort, device_of(config.trainer.accelerator))))
+
+
+def finish(jobs: Sequence[TrainConfig]) -> int:
+    """The exit status, once the whole comparison has its run; says where everything is."""
+    status = outcome(jobs)
+    trained = {job.cohort.folder: job for job in jobs if job.stage in ("model", "all")}
+    for folder, job in trained.items():
+        if status != PREEMPTED and job.callbacks.cross_seed.enabled:
+            _compare_whole(folder, job)
+    return status
+
+
+def _compare_whole(folder: Path, job: TrainConfig) -> None:
+    tracking = Tracking(job.logger, folder)
+    if not tracking.wanted:
+        return
+    try:
+        kept = Kept(Comparison.of(Cohort.open(folder), device_of(job.trainer.accelerator)))
+        write_comparison(tracking, kept, _shown(job, None, 0), _tags(job))
+    except (RequestError, RunError) as error:
+        _tell(error)
 
 
 def _digests(cohort: Cohort, seed: int) -> dict[str, str]:

@@ -34,11 +34,15 @@ ROOMS = (
     "report",
     "comparison",
     "online_saes",
+    "live_studies",
+    "artifacts",
+    "comparison_run",
     "callback",
     "porting",
     "analysis",
     "planted_analysis",
     "config",
+    "analysis_run",
     "import_stage",
     "sae_stage",
     "launchers",
@@ -125,7 +129,7 @@ def importers_of(room: str) -> set[str]:
 
 
 def test_only_the_entries_know_the_config():
-    assert importers_of("config") <= {"train", "import_stage", "sae_stage", "analyze"}
+    assert importers_of("config") <= {"train", "import_stage", "sae_stage", "analysis_run", "analyze"}
 
 
 def test_training_does_not_know_who_looks_at_it():

@@ -71,12 +71,14 @@ def estimate(rows: pl.DataFrame) -> Estimate | None:
 
 
 def _seed_half_width(rows: pl.DataFrame, seeds: Sequence[int]) -> float:
-    n = len(seeds)
-    if n < 3:
+    """A seed that takes part in every pair cannot be left out: the interval is then for that one."""
+    if len(seeds) < 3:
         return 0.0
-    without = [
-        mean(rows.filter((pl.col("source") != seed) & (pl.col("target") != seed))["value"]) for seed in seeds
-    ]
+    parts = [rows.filter((pl.col("source") != seed) & (pl.col("target") != seed))["value"] for seed in seeds]
+    without = [mean(part) for part in parts if len(part)]
+    n = len(without)
+    if n < 2:
+        return 0.0
     centre = mean(without)
     error = math.sqrt((n - 1) / n * sum((value - centre) ** 2 for value in without))
     return float(student.ppf((1 + LEVEL) / 2, n - 1)) * error
