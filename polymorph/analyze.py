@@ -78,6 +78,8 @@ def check(jobs: Sequence[AnalyzeConfig]) -> None:
 
 def run(config: AnalyzeConfig) -> int:
     """Bring the results up to date; says what was done and where they are."""
+    if config.dashboard is not None:
+        return _dashboard(config)
     if config.port is not None:
         return _port(config)
     analysis = prepare(config)
@@ -110,6 +112,21 @@ def run(config: AnalyzeConfig) -> int:
             print(claim.statement)
     log_analysis(config, analysis, results.folder)
     print(f"report: {page}")
+    return DONE
+
+
+def _dashboard(config: AnalyzeConfig) -> int:
+    """The workspace; needed by nothing else, so that nothing else waits for what makes it."""
+    from polymorph import dashboard
+
+    try:
+        dashboard.run(config)
+    except RequestError as error:
+        print(f"analyze: {error}", file=sys.stderr)
+        return WRONG
+    except Exception as error:  # of the network and of W&B, in whatever way they like
+        print(f"analyze: no dashboard: {type(error).__name__}: {error}", file=sys.stderr)
+        return FAILED
     return DONE
 
 

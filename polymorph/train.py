@@ -6,6 +6,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from polymorph.config import TrainConfig
 from polymorph.errors import RequestError, RunError
 from polymorph.online_saes import OnlineSAEs, check_online
 from polymorph.opening import check_source, check_there, prepared, task_identity, task_of
+from polymorph.report.runs import RunLogger
 from polymorph.report.tracking import Breaker, Tracking
 from polymorph.saes.trained import Variant
 from polymorph.training.checkpoint import Checkpoint
@@ -287,8 +289,7 @@ def _keep_checkpoint(logger: Breaker, cohort: Cohort, seed: int) -> None:
     """The last one, as an artifact of the member's run."""
     with contextlib.suppress(CorruptError):
         for step in cohort.member(seed).steps()[-1:]:
-            checkpoint = checkpoint_artifact(cohort, seed, step)
-            logger.show(lambda run: run.log_artifact(checkpoint))
+            logger.show(partial(RunLogger.log_artifact, artifact=checkpoint_artifact(cohort, seed, step)))
 
 
 def _tags(config: TrainConfig) -> list[str]:

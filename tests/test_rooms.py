@@ -43,6 +43,7 @@ ROOMS = (
     "planted_analysis",
     "config",
     "analysis_run",
+    "dashboard",
     "import_stage",
     "sae_stage",
     "launchers",
@@ -129,7 +130,14 @@ def importers_of(room: str) -> set[str]:
 
 
 def test_only_the_entries_know_the_config():
-    assert importers_of("config") <= {"train", "import_stage", "sae_stage", "analysis_run", "analyze"}
+    assert importers_of("config") <= {
+        "train",
+        "import_stage",
+        "sae_stage",
+        "analysis_run",
+        "dashboard",
+        "analyze",
+    }
 
 
 def test_training_does_not_know_who_looks_at_it():
