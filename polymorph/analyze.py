@@ -18,8 +18,10 @@ from polymorph.errors import RequestError, RunError
 from polymorph.planted import Planted
 from polymorph.planted_analysis import PlantedAnalysis
 from polymorph.porting import PortRequest, port
-from polymorph.report.bundle import PAGE
+from polymorph.progress import on_terminal
+from polymorph.report.bundle import CLAIMS, PAGE
 from polymorph.report.page import left_out
+from polymorph.report.tracking import resolve_mode
 from polymorph.steering.request import Steering
 from polymorph.studies.registry import STUDIES
 from polymorph.training.numerics import algebra_threads, device_of, prepare_process
@@ -48,6 +50,7 @@ def prepare(config: AnalyzeConfig) -> Analysis | PlantedAnalysis:
         memory_gib=config.memory_gib,
         steering=Steering.of(config.contrasts, config.steering),
         provenance=provenance,
+        progress=on_terminal(),
     )
 
 
@@ -67,6 +70,9 @@ def _planted(config: AnalyzeConfig, provenance: Mapping[str, str]) -> PlantedAna
 
 def check(jobs: Sequence[AnalyzeConfig]) -> None:
     for job in jobs:
+        if job.dashboard is not None:
+            check_dashboard(job)
+            continue
         if job.port is not None:
             PortRequest.of(job.port)
             if job.cohort.startswith(_PLANTED):
@@ -74,6 +80,16 @@ def check(jobs: Sequence[AnalyzeConfig]) -> None:
                     f"port: {job.cohort} has no SAEs; only those of a trained cohort can be ported"
                 )
         check_writable(Results(prepare(job).folder, job.name).folder, "root")
+
+
+def check_dashboard(job: AnalyzeConfig) -> None:
+    if job.cohort.startswith(_PLANTED):
+        raise RequestError(f"dashboard={job.dashboard}: {job.cohort} was not trained; it has no runs to draw")
+    check_writable(find_cohort(job.cohort, job.root).folder, "root")
+    if job.dashboard == "push" and resolve_mode(job.logger.mode) != "online":
+        raise RequestError(
+            "dashboard=push: W&B has no key on this machine, or is offline: run `wandb login` first"
+        )
 
 
 def run(config: AnalyzeConfig) -> int:
@@ -112,7 +128,16 @@ def run(config: AnalyzeConfig) -> int:
             print(claim.statement)
     log_analysis(config, analysis, results.folder)
     print(f"report: {page}")
+    on_terminal().summary("what is where", summary(analysis.folder, results.folder))
     return DONE
+
+
+def summary(cohort: Path, results: Path) -> list[tuple[str, str]]:
+    """Where the tables and the runs are, and how the page is opened; the page has said its own line."""
+    lines = [("tables", f"{results}/*.parquet"), ("claims", str(results / CLAIMS))]
+    if any((cohort / "wandb").glob("*run-*")):
+        lines.append(("W&B runs", f"wandb leet {cohort / 'wandb'}"))
+    return [*lines, ("next", f"open {results / PAGE} in a browser")]
 
 
 def _dashboard(config: AnalyzeConfig) -> int:

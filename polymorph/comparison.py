@@ -20,6 +20,7 @@ from polymorph.models.architecture import Architecture, HookedModel
 from polymorph.models.symmetries import symmetries_of
 from polymorph.moments import moment_bytes
 from polymorph.opening import architecture, probe_of, task_of
+from polymorph.progress import SILENT, Progress
 from polymorph.saes.config import SAEConfig
 from polymorph.saes.run import SAETraining
 from polymorph.saes.stored import StoredDictionaries
@@ -47,6 +48,7 @@ class Comparison:
     device: torch.device
     memory_gib: float = MEMORY_GIB
     say: Callable[[str], None] = print
+    progress: Progress = SILENT
     _digests: dict[tuple[int, int], tuple[str, str]] = field(default_factory=dict)
 
     @classmethod
@@ -110,8 +112,10 @@ class Comparison:
             else:
                 rows += there
         at_once = self._pairs_at_once()
-        for first in range(0, len(missing), at_once):
-            rows += self._compute(missing[first : first + at_once])
+        with self.progress.bar("pairs", len(missing)) as bar:
+            for first in range(0, len(missing), at_once):
+                rows += self._compute(missing[first : first + at_once])
+                bar.update(first + at_once)
         return rows, left_out, len(missing)
 
     def moments(self, pairs: Sequence[PairLabel]) -> Collected:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from polymorph.cohort import digest
 from polymorph.comparison import Comparison
+from polymorph.progress import SILENT
 from polymorph.saes.config import ESTIMATED, SAEConfig
 from polymorph.saes.loss import STACKABLE
 from polymorph.saes.places import Place, chosen_sites
@@ -81,7 +82,7 @@ class OnlineSAEs:
         first = step * self.config.steps if self.variant == "online" else 0
         return replace(
             self.comparison.sae_training(self.config, first),
-            progress=False,
+            progress=SILENT,
             stopped=lambda: interruption.requested,
             listen=interruption.listen,
             say=self.say,

@@ -26,6 +26,7 @@ from polymorph.config import TrainConfig
 from polymorph.errors import RequestError, RunError
 from polymorph.online_saes import OnlineSAEs, check_online
 from polymorph.opening import check_source, check_there, prepared, task_identity, task_of
+from polymorph.progress import Progress, on_terminal
 from polymorph.report.runs import RunLogger
 from polymorph.report.tracking import Breaker, Tracking
 from polymorph.saes.trained import Variant
@@ -73,12 +74,16 @@ def _prepare(config: TrainConfig) -> None:
     """What is not there afterwards is found missing by `outcome`."""
     try:
         if config.stage == "import":
-            import_stage.run(config)
+            import_stage.run(config, progress=_bars(config))
         else:
-            prepared(config.task, config.cohort.folder)
+            prepared(config.task, config.cohort.folder, progress=_bars(config))
     except (RequestError, RunError) as error:
         _tell(error)
         import_stage.refuse(config)
+
+
+def _bars(config: TrainConfig) -> Progress:
+    return on_terminal(config.trainer.progress)
 
 
 def _tell(error: Exception) -> None:
@@ -91,7 +96,7 @@ def train_members(config: TrainConfig) -> dict[int, Status | None]:
         print(f"seed {config.seed}: not started, since this process was asked to stop")
         return dict.fromkeys(config.seeds)
     try:
-        task = prepared(config.task, config.cohort.folder)
+        task = prepared(config.task, config.cohort.folder, progress=_bars(config))
         uses = ("train", "evaluation", *(() if config.stage == "model" else ("sae",)))
         task.check(config.probe, uses, config.model.d_vocab)
     except (RequestError, RunError) as error:
@@ -112,6 +117,7 @@ def train_members(config: TrainConfig) -> dict[int, Status | None]:
             config_digest=config.member_digest,
             shared_io=config.shared_io,
             loggers=loggers,
+            bars=_bars(config),
             callbacks=lambda checkpoint: _callbacks(cohort, config, checkpoint, loggers, summary),
         )
         states = training.run(config.seeds)
@@ -307,11 +313,22 @@ def _remember_live(tracking: Tracking, cohort: Cohort, config: TrainConfig, seed
 def finish(jobs: Sequence[TrainConfig]) -> int:
     """The exit status, once the whole comparison has its run; says where everything is."""
     status = outcome(jobs)
-    trained = {job.cohort.folder: job for job in jobs if job.stage in ("model", "all")}
-    for folder, job in trained.items():
-        if status != PREEMPTED and job.callbacks.cross_seed.enabled:
+    for folder, job in {job.cohort.folder: job for job in jobs}.items():
+        trains = job.stage in ("model", "all")
+        if trains and status != PREEMPTED and job.callbacks.cross_seed.enabled:
             _compare_whole(folder, job)
+        if (folder / "cohort.json").is_file():
+            _bars(job).summary("what is where", summary(folder, status))
     return status
+
+
+def summary(folder: Path, status: int) -> list[tuple[str, str]]:
+    """Where the cohort and its runs are, and what comes next."""
+    lines = [("cohort", str(folder))]
+    if any((folder / "wandb").glob("*run-*")):
+        lines.append(("W&B runs", f"wandb leet {folder / 'wandb'}"))
+    again = {DONE: f"python analyze.py cohort={folder}", PREEMPTED: "the same command again goes on"}
+    return [*lines, ("next", again.get(status, "the lines above say what failed"))]
 
 
 def _compare_whole(folder: Path, job: TrainConfig) -> None:

@@ -12,10 +12,9 @@ import wandb
 import wandb_workspaces.reports.v2 as panels
 import wandb_workspaces.workspaces as ws
 
-from polymorph.errors import RequestError
 from polymorph.report.charts import VERDICTS
 from polymorph.report.runs import AXIS
-from polymorph.report.tracking import LoggerConfig, resolve_mode
+from polymorph.report.tracking import LoggerConfig
 from polymorph.steering.regimes import REGIMES
 
 NAME = "workspace.json"
@@ -125,14 +124,7 @@ def as_json(made: ws.Workspace) -> dict[str, Any]:
 
 
 def push(made: ws.Workspace, logger: LoggerConfig, pushed: Mapping[str, str]) -> dict[str, str]:
-    """Save it in the account, over the view that was pushed before; its name, id and address.
-
-    `RequestError` without an account.
-    """
-    if resolve_mode(logger.mode) != "online":
-        raise RequestError(
-            "dashboard=push: W&B has no key on this machine, or is offline: run `wandb login` first"
-        )
+    """Save it in the account, over the view that was pushed before; its name, id and address."""
     made.entity = made.entity or str(wandb.Api().default_entity)
     made._internal_name, made._internal_id = pushed.get("name", ""), pushed.get("id", "")
     made.save()
