@@ -26,8 +26,10 @@ class Bar:
     def update(self, done: float, **shown: str) -> None:
         """`done` of the total; `shown` are words beside the bar, such as a loss, which stay until there are others."""
         if self.bars is not None:
-            text = escape(", ".join(f"{name} {value}" for name, value in shown.items()))
-            self.bars.update(self.task, completed=done, **({"shown": text} if shown else {}))
+            self.bars.update(self.task, completed=done)
+            if shown:
+                text = escape(", ".join(f"{name} {value}" for name, value in shown.items()))
+                self.bars.update(self.task, shown=text)
 
 
 class _Rate(ProgressColumn):
