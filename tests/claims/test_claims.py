@@ -443,3 +443,25 @@ def test_the_rates_of_the_package_are_of_every_verdict():
         assert rate.of_its_own >= 20
         assert rate.missed / rate.of_its_own <= 0.15
         assert rate.wrongly / rate.of_others <= 0.05
+
+
+def test_a_seed_in_every_pair_cannot_be_left_out_and_the_others_speak_for_the_seeds() -> None:
+    """Pairs with one seed alone (`pairs=anchor`): leaving that one out would leave nothing."""
+    from polymorph.claims.estimate import estimate
+
+    star = pl.DataFrame(
+        {
+            "source": [0, 0, 0],
+            "target": [1, 2, 3],
+            "value": [0.1, 0.2, 0.6],
+            "low": [0.1, 0.2, 0.6],
+            "high": [0.1, 0.2, 0.6],
+        }
+    )
+    found = estimate(star)
+    assert found is not None
+    assert found.low is not None
+    standard_error = star["value"].std() / 3**0.5
+    assert found.value - found.low == pytest.approx(
+        4.302653 * standard_error
+    )  # Student's t, 2 degrees of freedom
