@@ -4,6 +4,7 @@ Jobs beside each other cannot share one offline run, and each knows the pairs th
 meet in the cohort's folder, so that stacked, sequential and parallel sweeps leave the same dashboard.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -36,8 +37,8 @@ class Kept:
     @cached_property
     def steps(self) -> list[int]:
         """At which two members or more have a checkpoint."""
-        there = [step for member in self.comparison.cohort.members() for step in member.steps()]
-        return sorted({step for step in there if there.count(step) > 1})
+        there = Counter(step for member in self.comparison.cohort.members() for step in member.steps())
+        return sorted(step for step, members in there.items() if members > 1)
 
     def fingerprint(self) -> str:
         """Of all pairs that there are, by the names of their folders."""

@@ -51,17 +51,19 @@ class LiveStudies:
         rows: list[Row] = []
         for pair in _of_two(pairs):
             key = self._key(name, pair)
-            own = self.comparison.stored(key, pair)
+            own = self.comparison.stored(key, pair, name)
             if own is None:
                 own = self._computed(name, pair)
-                self.comparison.store(key, pair, own)
+                self.comparison.store(key, pair, own, name)
             rows += own
         return rows
 
     def stored(self, pairs: Iterable[PairLabel]) -> list[Row]:
         """What is there of these pairs, of all studies."""
         found = [
-            self.comparison.stored(self._key(name, pair), pair) for pair in _of_two(pairs) for name in STUDIES
+            self.comparison.stored(self._key(name, pair), pair, name)
+            for pair in _of_two(pairs)
+            for name in STUDIES
         ]
         return [row for rows in found for row in rows or ()]
 

@@ -2,6 +2,7 @@
 
 import io
 import os
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -90,10 +91,13 @@ class RunLogger(Logger):
         W&B refuses `use_artifact` offline, but a run's own record can hold the use until it is synced.
         """
         draft = self._drafted(artifact)
-        if self.run.offline:
-            self.run._log_artifact(draft, is_user_created=True, use_after_commit=True)
-        else:
+        if not self.run.offline:
             self.run.use_artifact(draft)
+            return
+        try:
+            self.run._log_artifact(draft, is_user_created=True, use_after_commit=True)
+        except (AttributeError, TypeError) as error:  # it is W&B's own, and may go without notice
+            warnings.warn(f"{artifact.name} is not noted as what this run has read: {error}", stacklevel=2)
 
     def _drafted(self, artifact: Artifact) -> Any:
         draft = wandb.Artifact(artifact.name, type=artifact.kind, metadata=dict(artifact.facts))
