@@ -17,4 +17,4 @@ def job(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(command.main("train", TrainConfig, train.check, job, train.outcome))
+    sys.exit(command.main("train", TrainConfig, train.check, job, train.finish))

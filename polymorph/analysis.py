@@ -16,6 +16,7 @@ from polymorph.comparison import VERSION, Comparison
 from polymorph.components.ablation import component_names
 from polymorph.errors import RequestError
 from polymorph.functions import Functions
+from polymorph.progress import SILENT, Progress
 from polymorph.report.bundle import bundle
 from polymorph.report.data import MemberSummary, ReportData
 from polymorph.report.reading import at_last_steps
@@ -47,10 +48,12 @@ class Analysis:
     components: Sequence[str] | None = None
     """Which components' effects are told; None for all."""
     provenance: Mapping[str, str] = field(default_factory=dict)
+    progress: Progress = SILENT
     left_out: list[tuple[str, str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.comparison = Comparison.of(self.cohort, self.device, self.memory_gib)
+        whole = Comparison.of(self.cohort, self.device, self.memory_gib)
+        self.comparison = replace(whole, progress=self.progress)
         self.members = self._members()
         self.pairs = self._pairs()
         self._check_size()
@@ -108,7 +111,7 @@ class Analysis:
         tables = {"ladder": table(rows, ladder.EXTRA_COLUMNS)}
         if (evidence := self._evidence()) is not None:
             own = [name for name in self.studies if name != "ladder"]
-            more, refused = study_tables(evidence, own, self.memory_gib)
+            more, refused = study_tables(evidence, own, self.memory_gib, self.progress)
             tables |= more
             self.left_out += refused
             if isinstance(evidence.dictionaries, StoredDictionaries):

@@ -2,17 +2,14 @@
 
 import shutil
 import sys
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, cast
 
-import polars as pl
-
 from polymorph import paper
 from polymorph.analysis import Analysis, find_cohort
-from polymorph.callback import summarise
+from polymorph.analysis_run import log_analysis
 from polymorph.checks import nearest
 from polymorph.code_version import code_version
 from polymorph.cohort import Results, check_writable
@@ -23,20 +20,16 @@ from polymorph.errors import RequestError, RunError
 from polymorph.planted import Planted
 from polymorph.planted_analysis import PlantedAnalysis
 from polymorph.porting import PortRequest, port
-from polymorph.report.bundle import PAGE
-from polymorph.report.data import ReportData
+from polymorph.progress import on_terminal
+from polymorph.report.bundle import CLAIMS, PAGE
 from polymorph.report.ledger_text import ledger_lines
 from polymorph.report.page import left_out
-from polymorph.report.tracking import Tracking
+from polymorph.report.tracking import resolve_mode
 from polymorph.steering.request import Steering
-from polymorph.studies import sae_transfer
 from polymorph.studies.registry import STUDIES
-from polymorph.studies.rows import Row
 from polymorph.training.numerics import algebra_threads, device_of, prepare_process
 
 _PLANTED = "planted:"
-LOGGED = ("explained_variance", "pairing_gain", "delta_ce", "loss_recovered")
-"""Of the transfer of SAEs."""
 _PACKAGES = ("torch", "polars", "matplotlib", "safetensors")
 
 
@@ -61,6 +54,7 @@ def prepare(config: AnalyzeConfig) -> Analysis | PlantedAnalysis:
         steering=Steering.of(config.contrasts, config.steering),
         components=_components(config.components),
         provenance=provenance,
+        progress=on_terminal(),
     )
 
 
@@ -83,6 +77,9 @@ def _planted(config: AnalyzeConfig, provenance: Mapping[str, str]) -> PlantedAna
 def check(jobs: Sequence[AnalyzeConfig]) -> None:
     for job in jobs:
         _check_paper(job)
+        if job.dashboard is not None:
+            check_dashboard(job)
+            continue
         if job.port is not None:
             PortRequest.of(job.port)
             if job.cohort.startswith(_PLANTED):
@@ -101,8 +98,20 @@ def _check_paper(job: AnalyzeConfig) -> None:
         raise RequestError(f"{asked[0]}: with port=… nothing is analysed; ask for one of them")
 
 
+def check_dashboard(job: AnalyzeConfig) -> None:
+    if job.cohort.startswith(_PLANTED):
+        raise RequestError(f"dashboard={job.dashboard}: {job.cohort} was not trained; it has no runs to draw")
+    check_writable(find_cohort(job.cohort, job.root).folder, "root")
+    if job.dashboard == "push" and resolve_mode(job.logger.mode) != "online":
+        raise RequestError(
+            "dashboard=push: W&B has no key on this machine, or is offline: run `wandb login` first"
+        )
+
+
 def run(config: AnalyzeConfig) -> int:
     """Bring the results up to date; says what was done and where they are."""
+    if config.dashboard is not None:
+        return _dashboard(config)
     if config.port is not None:
         return _port(config)
     analysis = prepare(config)
@@ -113,8 +122,12 @@ def run(config: AnalyzeConfig) -> int:
         key = analysis.key()
         if results.made_from(key):
             print(f"nothing new: {page} is up to date ({len(analysis.pairs)} pairs)")
+            if (
+                config.logger.media or config.logger.artifacts or config.every_checkpoint
+            ):  # asked for after all
+                log_analysis(config, analysis, results.folder)
             return _paper(config, analysis, results)
-        files, report, rows, computed = analysis.run()
+        files, report, _, computed = analysis.run()
         results.write(files, key)
     except RequestError as error:
         print(f"analyze: {error}", file=sys.stderr)
@@ -129,9 +142,11 @@ def run(config: AnalyzeConfig) -> int:
     for claim in report.claims:
         if claim.id.startswith("verdict:"):
             print(claim.statement)
-    _log(config, analysis, [*rows, *_transfer(report)])
+    log_analysis(config, analysis, results.folder)
     print(f"report: {page}")
-    return _paper(config, analysis, results)
+    done = _paper(config, analysis, results)
+    on_terminal().summary("what is where", summary(analysis.folder, results.folder))
+    return done
 
 
 def _paper(config: AnalyzeConfig, analysis: Analysis | PlantedAnalysis, results: Results) -> int:
@@ -149,6 +164,29 @@ def _paper(config: AnalyzeConfig, analysis: Analysis | PlantedAnalysis, results:
                 print(line)
     except RunError as error:
         print(f"analyze: {error}", file=sys.stderr)
+        return FAILED
+    return DONE
+
+
+def summary(cohort: Path, results: Path) -> list[tuple[str, str]]:
+    """Where the tables and the runs are, and how the page is opened; the page has said its own line."""
+    lines = [("tables", f"{results}/*.parquet"), ("claims", str(results / CLAIMS))]
+    if any((cohort / "wandb").glob("*run-*")):
+        lines.append(("W&B runs", f"wandb leet {cohort / 'wandb'}"))
+    return [*lines, ("next", f"open {results / PAGE} in a browser")]
+
+
+def _dashboard(config: AnalyzeConfig) -> int:
+    """The workspace; needed by nothing else, so that nothing else waits for what makes it."""
+    from polymorph import dashboard
+
+    try:
+        dashboard.run(config)
+    except RequestError as error:
+        print(f"analyze: {error}", file=sys.stderr)
+        return WRONG
+    except Exception as error:  # of the network and of W&B, in whatever way they like
+        print(f"analyze: no dashboard: {type(error).__name__}: {error}", file=sys.stderr)
         return FAILED
     return DONE
 
@@ -172,27 +210,6 @@ def _port(config: AnalyzeConfig) -> int:
     )
     print(f"ported: {ported.folder}")
     return DONE
-
-
-def _transfer(report: ReportData) -> list[Row]:
-    """What SAEs are worth on other members, as rows; none where there are no SAEs."""
-    table = report.tables.get(sae_transfer.STUDY)
-    kept = [] if table is None else table.filter(pl.col("metric").is_in(LOGGED)).iter_rows(named=True)
-    return [Row.from_dict(row) for row in kept]
-
-
-def _log(config: AnalyzeConfig, analysis: Analysis | PlantedAnalysis, rows: Sequence[Row]) -> None:
-    tracking = Tracking(config.logger, analysis.folder)
-    shown: dict[str, Any] = {"cohort": analysis.name, **analysis.provenance}
-    logger = tracking.open(f"analysis-{config.name}", "analysis", {**shown, **analysis.fingerprints})
-    if logger is None:
-        return
-    by_step: dict[int, list[Row]] = defaultdict(list)
-    for row in rows:
-        by_step[row.target_step or 0].append(row)
-    for step, own in sorted(by_step.items()):
-        logger.log_metrics(summarise(own), step)
-    logger.finish(0)
 
 
 def _components(asked: Any) -> list[str] | None:

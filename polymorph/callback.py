@@ -1,10 +1,9 @@
 """At each checkpoint: compare whoever has published it, keep the rows, log them. It changes no training."""
 
+import contextlib
 import traceback
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median
 from typing import Any
 
 import lightning as L
@@ -12,15 +11,17 @@ import torch
 from lightning.pytorch.loggers import Logger
 
 from polymorph.checks import one_of
+from polymorph.cohort import CorruptError
 from polymorph.comparison import Comparison
+from polymorph.live_studies import LiveStudies
 from polymorph.online_saes import OnlineSAEs
-from polymorph.studies import sae_transfer
+from polymorph.report.charts import metrics_of
 from polymorph.studies.pairs import PairLabel
 from polymorph.studies.rows import Row
 from polymorph.training.checkpoint import Checkpoint
 from polymorph.training.module import StackModule
 
-SAE_MODES = ("none", "online", "final")
+MODES = ("none", "online", "final")
 
 
 @dataclass
@@ -32,8 +33,13 @@ class CrossSeedConfig:
     sae: str = "none"
     """`online`: SAEs are kept trained at every checkpoint; `final`: trained once, at the end; `none`."""
 
+    steering: str = "none"
+    """`online`: steering vectors are carried between members, and their regimes told, at every checkpoint; `final`:
+    at the end alone; `none`. Some seconds a pair and checkpoint."""
+
     def __post_init__(self) -> None:
-        one_of("callbacks.cross_seed.sae", self.sae, SAE_MODES)
+        one_of("callbacks.cross_seed.sae", self.sae, MODES)
+        one_of("callbacks.cross_seed.steering", self.steering, MODES)
 
 
 @dataclass
@@ -51,6 +57,8 @@ class CrossSeed(L.Callback):
     summary: Logger | None = None
     saes: OnlineSAEs | None = None
     """SAEs that accompany the training, if any do."""
+    steering: str = "none"
+    """When members are steered."""
     say: Callable[[str], None] = print
     _done: int = -1
 
@@ -68,27 +76,63 @@ class CrossSeed(L.Callback):
         if published.step != module.step or published.step == self._done or not published.seeds:
             return
         self._done = published.step
-        try:
-            with torch.no_grad(), torch.random.fork_rng():
-                pairs = self.comparison.pairs_at(published.step, published.seeds)
-                rows, left_out, _ = self.comparison.rows(pairs)
+        step, seeds = published.step, published.seeds
+        pairs: list[PairLabel] = []
+        parts = {
+            "the comparison": lambda: self._ladder(step, seeds, pairs),
+            "the comparison of SAEs": lambda: self._transfer(step, seeds, pairs),
+            "the comparison of steering": lambda: self._steering(seeds, pairs),
+        }
+        for what, rows in parts.items():
+            try:
+                self._log(step, seeds, rows())
+            except Exception as error:
+                self._record(step, error, what)
+                if not pairs:
+                    return
+
+    def _ladder(self, step: int, seeds: Sequence[int], pairs: list[PairLabel]) -> list[Row]:
+        """The maps of all pairs, which are put into `pairs`, and whether their members are related at all."""
+        with torch.no_grad(), torch.random.fork_rng():
+            found = self.comparison.pairs_at(step, seeds)
+            rows, left_out, _ = self.comparison.rows(found)
+            pairs += found
             for problem in left_out:
                 self.say(f"not compared: {problem}")
-            self._log(published.step, published.seeds, rows)
-        except Exception as error:
-            self._record(published.step, error)
-            return
-        try:
-            self._log(published.step, published.seeds, self._transfer(published.step, published.seeds, pairs))
-        except Exception as error:
-            self._record(published.step, error, "the comparison of SAEs")
+            try:
+                return rows + LiveStudies(self.comparison).rows("pairing", self._readable(pairs))
+            except Exception as error:
+                self._record(step, error, "the pairing test")
+                return rows
+
+    def _readable(self, pairs: Sequence[PairLabel]) -> list[PairLabel]:
+        """Without those that were left out of the comparison, which has said why."""
+        found = []
+        for pair in pairs:
+            with contextlib.suppress(CorruptError):
+                self.comparison.key(pair)
+                found.append(pair)
+        return found
+
+    def _ready(self, mode: str, seeds: Sequence[int]) -> list[int]:
+        """The members for which now is the time."""
+        ended = [p.member.seed for p in self.checkpoint.progress if p.done is not None]
+        return {"none": [], "online": list(seeds)}.get(mode, [seed for seed in seeds if seed in ended])
+
+    def _steering(self, seeds: Sequence[int], pairs: Sequence[PairLabel]) -> list[Row]:
+        """Which regimes vectors of one member meet on another."""
+        ready = self._ready(self.steering, seeds)
+        asked = [pair for pair in pairs if pair.source in ready or pair.target in ready]
+        if not asked or self.checkpoint.interruption.requested:  # then there may be little time left
+            return []
+        with torch.no_grad(), torch.random.fork_rng():
+            return LiveStudies(self.comparison).rows("steering", self._readable(asked))
 
     def _transfer(self, step: int, seeds: Sequence[int], pairs: Sequence[PairLabel]) -> list[Row]:
         """Bring the SAEs of the members up to the checkpoint, then compare them with those of their siblings."""
         if self.saes is None:
             return []
-        ended = [p.member.seed for p in self.checkpoint.progress if p.done is not None]
-        ready = seeds if self.saes.variant == "online" else [seed for seed in seeds if seed in ended]
+        ready = self._ready("online" if self.saes.variant == "online" else "final", seeds)
         if not ready:
             return []
         threads = torch.get_num_threads()
@@ -104,33 +148,15 @@ class CrossSeed(L.Callback):
         if not rows:
             return
         if self.summary is not None:
-            self.summary.log_metrics(summarise(rows), step)
+            self.summary.log_metrics(metrics_of(rows), step)
             return
         for seed in seeds:
             own = [row for row in rows if seed in (row.source, row.target)]
             if own and (logger := self.loggers.get(seed)) is not None:
-                logger.log_metrics(summarise(own), step)
+                logger.log_metrics(metrics_of(own), step)
 
-    def _record(self, step: int, error: Exception, what: str = "the comparison") -> None:
+    def _record(self, step: int, error: Exception, what: str) -> None:
         self.say(f"{what} at step {step} failed ({type(error).__name__}: {error}); training goes on")
         trace = "".join(traceback.format_exception(error))[-8000:]
         for progress in self.checkpoint.progress:
             progress.member.append_row({"kind": "comparison failure", "step": step, "traceback": trace})
-
-
-def summarise(rows: Sequence[Row]) -> dict[str, float]:
-    """Medians over directed pairs, under `compare/<site>/<metric>/<SAEs>/<map or control>`; for charts only."""
-    values: dict[str, list[float]] = defaultdict(list)
-    for row in rows:
-        if row.extra.get("control") != "predict_mean":  # it is the same at every checkpoint
-            path = ("compare", row.site, row.metric, row.extra.get("sae"), _curve(row))
-            values["/".join(str(part) for part in path if part)].append(row.value)
-    return {name: median(numbers) for name, numbers in sorted(values.items())}
-
-
-def _curve(row: Row) -> str:
-    """Which line of a chart a row belongs to."""
-    own = "own" if row.study == sae_transfer.STUDY else "ceiling"
-    kind = {"control": row.extra.get("control"), "ceiling": own}.get(row.role)
-    paper = "paper" if row.convention == "paper" else None
-    return "_".join(str(part) for part in (row.map, kind, paper) if part is not None)

@@ -20,6 +20,7 @@ from polymorph.models.architecture import Architecture, HookedModel
 from polymorph.models.symmetries import symmetries_of
 from polymorph.moments import moment_bytes
 from polymorph.opening import architecture, probe_of, task_of
+from polymorph.progress import SILENT, Progress
 from polymorph.saes.config import SAEConfig
 from polymorph.saes.run import SAETraining
 from polymorph.saes.stored import StoredDictionaries
@@ -47,6 +48,7 @@ class Comparison:
     device: torch.device
     memory_gib: float = MEMORY_GIB
     say: Callable[[str], None] = print
+    progress: Progress = SILENT
     _digests: dict[tuple[int, int], tuple[str, str]] = field(default_factory=dict)
 
     @classmethod
@@ -110,8 +112,10 @@ class Comparison:
             else:
                 rows += there
         at_once = self._pairs_at_once()
-        for first in range(0, len(missing), at_once):
-            rows += self._compute(missing[first : first + at_once])
+        with self.progress.bar("pairs", len(missing)) as bar:
+            for first in range(0, len(missing), at_once):
+                rows += self._compute(missing[first : first + at_once])
+                bar.update(first + at_once)
         return rows, left_out, len(missing)
 
     def moments(self, pairs: Sequence[PairLabel]) -> Collected:
@@ -212,20 +216,23 @@ class Comparison:
             self._digests[seed, step] = there.digest, there.weights_digest
         return self._digests[seed, step]
 
-    def stored(self, key: str, pair: PairLabel) -> list[Row] | None:
-        """The rows of a pair under a key, None if there are none; damaged ones are removed, which is said."""
+    def stored(self, key: str, pair: PairLabel, study: str | None = None) -> list[Row] | None:
+        """The rows of a pair under a key, None if there are none; damaged ones are removed, which is said.
+
+        Those of a `study` beside the ladder lie in a folder of their own.
+        """
         try:
-            rows = self.cohort.pairs.read(key, _label(pair))
+            rows = self.cohort.pairs.read(key, _label(pair, study))
         except CorruptError as error:
             self.say(f"computed again: {error}")
-            self.cohort.pairs.discard(key, _label(pair))
+            self.cohort.pairs.discard(key, _label(pair, study))
             return None
         return None if rows is None else [Row.from_dict(row) for row in rows]
 
-    def store(self, key: str, pair: PairLabel, rows: Sequence[Row]) -> None:
+    def store(self, key: str, pair: PairLabel, rows: Sequence[Row], study: str | None = None) -> None:
         """Publish the rows of a pair under a key of all that decides them."""
         facts = {"version": VERSION, "steps": [pair.source_step, pair.target_step]}
-        self.cohort.pairs.publish(key, _label(pair), [row.to_dict() for row in rows], facts)
+        self.cohort.pairs.publish(key, _label(pair, study), [row.to_dict() for row in rows], facts)
 
     def _compute(self, pairs: list[PairLabel]) -> list[Row]:
         moments = self.moments(pairs)
@@ -241,5 +248,6 @@ def _is_about(row: Row, pair: PairLabel) -> bool:
     return ends == set(pair.ends)
 
 
-def _label(pair: PairLabel) -> str:
-    return f"seed-{pair.source:04d}--seed-{pair.target:04d}"
+def _label(pair: PairLabel, study: str | None = None) -> str:
+    seeds = f"seed-{pair.source:04d}--seed-{pair.target:04d}"
+    return seeds if study is None else f"{seeds}--{study}"

@@ -25,6 +25,7 @@ from polymorph.training.config import ACCELERATORS, CheckpointsConfig, Optimizer
 from polymorph.training.run import SharedIO
 
 STAGES = ("text", "model", "sae", "all", "import")
+DASHBOARDS = ("write", "push")
 COHORT_KINDS = ("independent", "shared_io", "pretrained")
 LARGEST_SEED = 2**32 - 1  # a seed is one word of the data generator's key
 
@@ -204,6 +205,11 @@ class AnalyzeConfig:
     """`paper`: the four figures of the paper for print, as PDF of one and of two columns, in the folder `paper`."""
     name: str = "default"
     """The folder of the results below `analysis/`."""
+    every_checkpoint: bool = False
+    """For the dashboard: whether pairing tests and steering regimes are made in brief at every checkpoint that is
+    analysed, where training has not made them; some seconds a pair and checkpoint."""
+    dashboard: str | None = None
+    """Instead of an analysis: `write` the W&B workspace as JSON into the cohort's folder, or `push` it as well."""
     accelerator: str = "auto"
     """`auto`, `cpu` or `gpu`."""
     threads: int | None = None
@@ -216,6 +222,8 @@ class AnalyzeConfig:
         for key, value, known in (("ledger", self.ledger, LEDGERS), ("figures", self.figures, FIGURES)):
             if value is not None:
                 one_of(key, value, known)
+        if self.dashboard is not None:
+            one_of("dashboard", self.dashboard, DASHBOARDS)
         if self.memory_gib <= 0:
             raise ValueError(f"memory_gib={self.memory_gib}: above 0")
         if self.threads is not None and self.threads < 1:

@@ -25,6 +25,7 @@ from polymorph.models.pretrained import (
     weights_digest,
 )
 from polymorph.opening import check_there, prepared, task_identity
+from polymorph.progress import SILENT, Progress
 from polymorph.tasks.text import TextConfig
 from polymorph.texts.stored import text_tokenizer
 from polymorph.texts.tokenizer import has_tokenizer, loaded, tokenizer_digest
@@ -51,13 +52,13 @@ def check(job: TrainConfig) -> None:
     _check_configs(asked, _text(job, asked))
 
 
-def run(job: TrainConfig, say: Callable[[str], None] = print) -> None:
+def run(job: TrainConfig, say: Callable[[str], None] = print, progress: Progress = SILENT) -> None:
     """Look at every model, then publish a reference to each; one that is there already must be the same one."""
     _refused.discard(str(job.cohort.folder))
     asked = asked_models(job)
     text = _text(job, asked)
-    shape, references = _looked_at(asked, say)
-    task = prepared(text, job.cohort.folder, say)
+    shape, references = _looked_at(asked, say, progress)
+    task = prepared(text, job.cohort.folder, say, progress)
     task.check(job.probe, ("sae",), shape.d_vocab)
     identity = {
         "architecture": asdict(shape),
@@ -213,33 +214,41 @@ def _check_configs(asked: Sequence[Asked], text: TextConfig) -> None:
 
 
 def _looked_at(
-    asked: Sequence[Asked], say: Callable[[str], None]
+    asked: Sequence[Asked], say: Callable[[str], None], progress: Progress
 ) -> tuple[PretrainedArchitecture, list[dict[str, Any]]]:
     """The architecture of all, and the reference to each."""
     shape: PretrainedArchitecture | None = None
-    references = []
-    for one in asked:
-        model = one.model.model()
-        reference = {
-            "repository": one.model.repository,
-            "revision": one.model.revision,
-            "commit": getattr(model.config, "_commit_hash", None),
-            "weights": weights_digest(float32_weights(model)),
-            "pickle": one.model.allow_pickle,
-        }
-        try:
-            own, answers = describe(model)
-        except RequestError as error:
-            raise RequestError(f"{one.model}: {error}") from error
-        if shape is not None and own != shape:
-            raise RequestError(
-                f"{one.model} is of another architecture than {asked[0].model}: {own}, {shape}"
-            )
-        shape = own
-        references.append({**reference, "answers": answers})
-        say(f"seed {one.seed}, step {one.step}: {one.model}")
+    references: list[dict[str, Any]] = []
+    with progress.bar("models", len(asked)) as bar:
+        for one in asked:
+            bar.update(len(references), now=str(one.model))
+            own, reference = _look(one)
+            if shape is not None and own != shape:
+                raise RequestError(
+                    f"{one.model} is of another architecture than {asked[0].model}: {own}, {shape}"
+                )
+            shape = own
+            references.append(reference)
+            say(f"seed {one.seed}, step {one.step}: {one.model}")
     assert shape is not None
     return shape, references
+
+
+def _look(one: Asked) -> tuple[PretrainedArchitecture, dict[str, Any]]:
+    """The architecture of one model, and the reference to it."""
+    model = one.model.model()
+    reference = {
+        "repository": one.model.repository,
+        "revision": one.model.revision,
+        "commit": getattr(model.config, "_commit_hash", None),
+        "weights": weights_digest(float32_weights(model)),
+        "pickle": one.model.allow_pickle,
+    }
+    try:
+        own, answers = describe(model)
+    except RequestError as error:
+        raise RequestError(f"{one.model}: {error}") from error
+    return own, {**reference, "answers": answers}
 
 
 def _publish(cohort: Cohort, one: Asked, reference: Mapping[str, Any]) -> None:

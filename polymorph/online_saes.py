@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from polymorph.cohort import digest
 from polymorph.comparison import Comparison
+from polymorph.progress import SILENT
 from polymorph.saes.config import ESTIMATED, SAEConfig
 from polymorph.saes.loss import STACKABLE
 from polymorph.saes.places import Place, chosen_sites
@@ -81,7 +82,7 @@ class OnlineSAEs:
         first = step * self.config.steps if self.variant == "online" else 0
         return replace(
             self.comparison.sae_training(self.config, first),
-            progress=False,
+            progress=SILENT,
             stopped=lambda: interruption.requested,
             listen=interruption.listen,
             say=self.say,
@@ -107,16 +108,35 @@ class OnlineSAEs:
         return replace(evidence, histories=(), dictionaries=only)
 
     def _key(self, pair: PairLabel) -> str | None:
-        """Of both checkpoints, the probe, and every SAE; None if one of them is missing."""
-        digests = []
-        for seed, step in pair.ends:
-            member = self.comparison.cohort.member(seed)
-            for site in chosen_sites(self.config, self.comparison.sites):
-                name = sae_name(self.config.family, self.variant)
-                if not member.has_sae(step, site, name):
-                    return None
-                digests.append(member.read_sae(step, site, name).manifest.digest)
-        return digest({"pair": self.comparison.key(pair), "saes": digests, "study": "sae_transfer live"})
+        sites = chosen_sites(self.config, self.comparison.sites)
+        return _transfer_key(self.comparison, pair, sae_name(self.config.family, self.variant), sites)
+
+
+def _transfer_key(comparison: Comparison, pair: PairLabel, name: str, sites: Sequence[str]) -> str | None:
+    """Of both checkpoints, the probe, and every SAE of this name; None if one of them is missing."""
+    digests = []
+    for seed, step in pair.ends:
+        member = comparison.cohort.member(seed)
+        for site in sites:
+            if not member.has_sae(step, site, name):
+                return None
+            digests.append(member.read_sae(step, site, name).manifest.digest)
+    return digest({"pair": comparison.key(pair), "saes": digests, "study": "sae_transfer live"})
+
+
+def stored_transfer(comparison: Comparison, pairs: Iterable[PairLabel]) -> list[Row]:
+    """What is there of the transfer that accompanied the training of these pairs, of all SAEs."""
+    rows: list[Row] = []
+    for pair in pairs:
+        first, second = (
+            {(name, site) for at, site, name in comparison.cohort.member(seed).saes() if at == step}
+            for seed, step in pair.ends
+        )
+        for name in sorted({name for name, _ in first & second} if pair.role == "estimate" else ()):
+            sites = [site for site in comparison.sites if (name, site) in first & second]
+            key = _transfer_key(comparison, pair, name, sites)
+            rows += (comparison.stored(key, pair) or []) if key is not None else []
+    return rows
 
 
 @dataclass(frozen=True)

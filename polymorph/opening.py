@@ -14,6 +14,7 @@ from polymorph.cohort.differences import side_by_side
 from polymorph.errors import RequestError
 from polymorph.models.architecture import Architecture
 from polymorph.models.registry import architecture_of
+from polymorph.progress import SILENT, Progress
 from polymorph.tasks.dyck import Dyck, DyckConfig
 from polymorph.tasks.task import ProbeConfig, Task
 from polymorph.tasks.text import TRAINED, TextConfig, TextShares
@@ -25,9 +26,11 @@ from polymorph.texts.tokenizer import loaded
 TASKS: dict[str, type[Any]] = {"dyck3": DyckConfig, "text": TextConfig}
 
 
-def prepared(config: Any, folder: Path, say: Callable[[str], None] = print) -> Task:
+def prepared(
+    config: Any, folder: Path, say: Callable[[str], None] = print, progress: Progress = SILENT
+) -> Task:
     """The task of these options; what it needs is made in the cohort's folder if it is not there."""
-    return Dyck(config) if isinstance(config, DyckConfig) else prepare(config, folder, say)
+    return Dyck(config) if isinstance(config, DyckConfig) else prepare(config, folder, say, progress)
 
 
 def task_identity(config: Any, folder: Path) -> dict[str, Any]:

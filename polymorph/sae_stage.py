@@ -13,6 +13,7 @@ from polymorph.cohort import Cohort, CorruptError, Status, check_writable
 from polymorph.comparison import Comparison
 from polymorph.config import TrainConfig
 from polymorph.errors import RequestError
+from polymorph.progress import on_terminal
 from polymorph.report.tracking import Breaker, Tracking
 from polymorph.saes.attach import Attachment, attachment
 from polymorph.saes.places import Place, check_choices, chosen_sites, places_of
@@ -124,7 +125,7 @@ def _seeds(job: TrainConfig) -> list[int] | None:
 
 
 def _training(job: TrainConfig, comparison: Comparison) -> SAETraining:
-    return replace(comparison.sae_training(job.sae), progress=job.trainer.progress)
+    return replace(comparison.sae_training(job.sae), progress=on_terminal(job.trainer.progress))
 
 
 def _attachment(job: TrainConfig, comparison: Comparison) -> Attachment:

@@ -6,22 +6,28 @@ import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import lightning as L
 
 from polymorph import import_stage, sae_stage
 from polymorph.activations import dimensions
+from polymorph.artifacts import checkpoint_artifact
 from polymorph.callback import CrossSeed
 from polymorph.code_version import code_version
 from polymorph.cohort import Cohort, CorruptError, Status, check_writable
 from polymorph.command import DONE, FAILED, PREEMPTED
 from polymorph.comparison import Comparison
+from polymorph.comparison_run import Kept, remember, write_comparison
 from polymorph.config import TrainConfig
 from polymorph.errors import RequestError, RunError
 from polymorph.online_saes import OnlineSAEs, check_online
 from polymorph.opening import check_source, check_there, prepared, task_identity, task_of
+from polymorph.progress import Progress, on_terminal
+from polymorph.report.runs import RunLogger
 from polymorph.report.tracking import Breaker, Tracking
 from polymorph.saes.trained import Variant
 from polymorph.training.checkpoint import Checkpoint
@@ -68,12 +74,16 @@ def _prepare(config: TrainConfig) -> None:
     """What is not there afterwards is found missing by `outcome`."""
     try:
         if config.stage == "import":
-            import_stage.run(config)
+            import_stage.run(config, progress=_bars(config))
         else:
-            prepared(config.task, config.cohort.folder)
+            prepared(config.task, config.cohort.folder, progress=_bars(config))
     except (RequestError, RunError) as error:
         _tell(error)
         import_stage.refuse(config)
+
+
+def _bars(config: TrainConfig) -> Progress:
+    return on_terminal(config.trainer.progress)
 
 
 def _tell(error: Exception) -> None:
@@ -86,7 +96,7 @@ def train_members(config: TrainConfig) -> dict[int, Status | None]:
         print(f"seed {config.seed}: not started, since this process was asked to stop")
         return dict.fromkeys(config.seeds)
     try:
-        task = prepared(config.task, config.cohort.folder)
+        task = prepared(config.task, config.cohort.folder, progress=_bars(config))
         uses = ("train", "evaluation", *(() if config.stage == "model" else ("sae",)))
         task.check(config.probe, uses, config.model.d_vocab)
     except (RequestError, RunError) as error:
@@ -107,6 +117,7 @@ def train_members(config: TrainConfig) -> dict[int, Status | None]:
             config_digest=config.member_digest,
             shared_io=config.shared_io,
             loggers=loggers,
+            bars=_bars(config),
             callbacks=lambda checkpoint: _callbacks(cohort, config, checkpoint, loggers, summary),
         )
         states = training.run(config.seeds)
@@ -235,7 +246,8 @@ def _callbacks(
         return []
     device = device_of(config.trainer.accelerator)
     comparison = Comparison(cohort, task_of(cohort), config.model, config.probe, device)
-    return [CrossSeed(comparison, checkpoint, loggers, summary, _online_saes(cohort, config))]
+    watch = config.callbacks.cross_seed
+    return [CrossSeed(comparison, checkpoint, loggers, summary, _online_saes(cohort, config), watch.steering)]
 
 
 def _online_saes(cohort: Cohort, config: TrainConfig) -> OnlineSAEs | None:
@@ -259,10 +271,10 @@ def _logging(
             member = cohort.member(seed)
             shown = _shown(config, seed, resumed_from=max(member.states(), default=0))
             member.append_row({"kind": "start", "step": shown["resumed_from"], **shown})
-            if (logger := tracking.open(member.name, "member", shown)) is not None:
+            if (logger := tracking.open(member.name, "member", shown, _tags(config))) is not None:
                 loggers[seed] = logger
         if len(seeds) > 1 and config.callbacks.cross_seed.enabled:
-            summary = tracking.open("comparison", "comparison", _shown(config, None, 0))
+            summary = tracking.open("comparison", "comparison", _shown(config, None, 0), _tags(config))
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=UserWarning, module="lightning")
             yield loggers, summary
@@ -270,10 +282,64 @@ def _logging(
     finally:
         for seed, logger in loggers.items():
             logger.log_hyperparams({"checkpoint_digests": _digests(cohort, seed)})
+            if config.logger.artifacts:
+                _keep_checkpoint(logger, cohort, seed)
             finished = ok and is_final(cohort.member(seed).status())
             logger.finish(0 if finished else 1)
         if summary is not None:
             summary.finish(0 if ok else 1)
+            _remember_live(tracking, cohort, config, seeds)
+
+
+def _keep_checkpoint(logger: Breaker, cohort: Cohort, seed: int) -> None:
+    """The last one, as an artifact of the member's run."""
+    with contextlib.suppress(CorruptError):
+        for step in cohort.member(seed).steps()[-1:]:
+            logger.show(partial(RunLogger.log_artifact, artifact=checkpoint_artifact(cohort, seed, step)))
+
+
+def _tags(config: TrainConfig) -> list[str]:
+    return [config.task.name, config.preset, config.cohort.kind]
+
+
+def _remember_live(tracking: Tracking, cohort: Cohort, config: TrainConfig, seeds: Sequence[int]) -> None:
+    """A stack of all members that began at the beginning has told everything while it trained."""
+    members = cohort.members()
+    beginnings = [row["resumed_from"] for m in members for row in m.rows() if row.get("kind") == "start"]
+    if {m.seed for m in members} == set(seeds) and len(beginnings) == len(seeds) and not any(beginnings):
+        remember(tracking, Kept(Comparison.of(cohort, device_of(config.trainer.accelerator))))
+
+
+def finish(jobs: Sequence[TrainConfig]) -> int:
+    """The exit status, once the whole comparison has its run; says where everything is."""
+    status = outcome(jobs)
+    for folder, job in {job.cohort.folder: job for job in jobs}.items():
+        trains = job.stage in ("model", "all")
+        if trains and status != PREEMPTED and job.callbacks.cross_seed.enabled:
+            _compare_whole(folder, job)
+        if (folder / "cohort.json").is_file():
+            _bars(job).summary("what is where", summary(folder, status))
+    return status
+
+
+def summary(folder: Path, status: int) -> list[tuple[str, str]]:
+    """Where the cohort and its runs are, and what comes next."""
+    lines = [("cohort", str(folder))]
+    if any((folder / "wandb").glob("*run-*")):
+        lines.append(("W&B runs", f"wandb leet {folder / 'wandb'}"))
+    again = {DONE: f"python analyze.py cohort={folder}", PREEMPTED: "the same command again goes on"}
+    return [*lines, ("next", again.get(status, "the lines above say what failed"))]
+
+
+def _compare_whole(folder: Path, job: TrainConfig) -> None:
+    tracking = Tracking(job.logger, folder)
+    if not tracking.wanted:
+        return
+    try:
+        kept = Kept(Comparison.of(Cohort.open(folder), device_of(job.trainer.accelerator)))
+        write_comparison(tracking, kept, _shown(job, None, 0), _tags(job))
+    except (RequestError, RunError) as error:
+        _tell(error)
 
 
 def _digests(cohort: Cohort, seed: int) -> dict[str, str]:

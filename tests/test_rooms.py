@@ -14,6 +14,7 @@ ROOMS = (
     "errors",
     "checks",
     "code_version",
+    "progress",
     "tasks",
     "models",
     "cohort",
@@ -34,12 +35,17 @@ ROOMS = (
     "report",
     "comparison",
     "online_saes",
+    "live_studies",
+    "artifacts",
+    "comparison_run",
     "callback",
     "porting",
     "analysis",
     "planted_analysis",
     "paper",
     "config",
+    "analysis_run",
+    "dashboard",
     "import_stage",
     "sae_stage",
     "launchers",
@@ -127,7 +133,15 @@ def importers_of(room: str) -> set[str]:
 
 
 def test_only_the_entries_know_the_config():
-    assert importers_of("config") <= {"train", "import_stage", "sae_stage", "analyze", "reference"}
+    assert importers_of("config") <= {
+        "train",
+        "import_stage",
+        "sae_stage",
+        "analysis_run",
+        "dashboard",
+        "reference",
+        "analyze",
+    }
 
 
 def test_training_does_not_know_who_looks_at_it():

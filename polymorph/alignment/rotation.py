@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+NORMAL_95 = 1.959964  # of the standard normal law 95 % lie below it in size
 ORTHOGONAL_WITHIN = 1e-5  # largest entry of RᵀR − I taken for rounding: float32 at d = 512 stays below 1e-5
 
 
@@ -17,6 +18,15 @@ def frobenius_from_identity(R: Float[Tensor, "*batch d d"]) -> Float[Tensor, "*b
 def frobenius_haar_scale(d: int) -> float:
     """√(2d): the root mean square of ‖R − I‖_F under Haar on O(d) or SO(d), because E tr R = 0 (d ≥ 2)."""
     return math.sqrt(2 * d)
+
+
+def frobenius_haar_band(d: int) -> tuple[float, float, float]:
+    """The mean of ‖R − I‖_F under Haar, and the two ends between which 95 % lie, with tr R taken for N(0, 1).
+
+    The first moments of tr R are those of N(0, 1) exactly; from d = 8 on the band holds to a few thousandths.
+    """
+    low, high = (math.sqrt(max(0.0, 2 * d - 2 * t)) for t in (NORMAL_95, -NORMAL_95))
+    return math.sqrt(2 * d) * (1 - 1 / (8 * d**2)), low, high
 
 
 def trace(R: Float[Tensor, "*batch d d"]) -> Float[Tensor, "*batch"]:

@@ -56,8 +56,8 @@ def estimate(rows: pl.DataFrame) -> Estimate | None:
     Half the width of the interval is √(documents² + seeds²). Documents: the mean half width of the rows,
     which is that of their mean if their errors go together, as those of pairs with a common member do. Seeds:
     Student's t times the standard error of the jackknife that leaves out one seed with all its pairs; the
-    unit is the seed, because pairs share seeds. With two seeds, or where every pair has one seed in common
-    (`pairs=anchor`), nothing is known of other seeds, and the interval is for these.
+    unit is the seed, because pairs share seeds. With two seeds nothing is known of other seeds, and the interval is
+    for these two; a seed that every pair has (`pairs=anchor`) cannot be left out, and the interval is for that one.
     """
     if rows.is_empty():
         return None
@@ -71,13 +71,14 @@ def estimate(rows: pl.DataFrame) -> Estimate | None:
 
 
 def _seed_half_width(rows: pl.DataFrame, seeds: Sequence[int]) -> float:
-    n = len(seeds)
-    if n < 3:
+    """A seed that takes part in every pair cannot be left out: the interval is then for that one."""
+    if len(seeds) < 3:
         return 0.0
-    rest = [rows.filter((pl.col("source") != seed) & (pl.col("target") != seed))["value"] for seed in seeds]
-    if any(values.is_empty() for values in rest):
+    parts = [rows.filter((pl.col("source") != seed) & (pl.col("target") != seed))["value"] for seed in seeds]
+    without = [mean(part) for part in parts if len(part)]
+    n = len(without)
+    if n < 2:
         return 0.0
-    without = [mean(values) for values in rest]
     centre = mean(without)
     error = math.sqrt((n - 1) / n * sum((value - centre) ** 2 for value in without))
     return float(student.ppf((1 + LEVEL) / 2, n - 1)) * error

@@ -7,17 +7,18 @@ network the runs are offline; nothing is asked and nothing waits.
 import netrc
 import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 from urllib.parse import urlparse
 
 import wandb
-from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from polymorph.checks import one_of
+from polymorph.report.runs import RunLogger
 
 KINDS = ("wandb", "csv", "none")
 RunMode = Literal["online", "offline", "disabled"]
@@ -37,7 +38,11 @@ class LoggerConfig:
     mode: str = "auto"
     """`auto` is online where W&B has a key on this machine, else offline."""
     tags: list[str] | None = None
-    """Of every run of W&B."""
+    """Beside those that every run has: its kind, the task, the experiment and the kind of cohort."""
+    media: bool = False
+    """Tables and figures of an analysis too."""
+    artifacts: bool = False
+    """Checkpoints' manifests, SAEs, maps and reports as artifacts, each knowing what it was made from."""
 
     def __post_init__(self) -> None:
         one_of("logger.kind", self.kind, KINDS)
@@ -61,12 +66,16 @@ class Breaker(Logger):
         return self.inner.version if self.inner is not None else None
 
     @rank_zero_only
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         self._try(lambda inner: inner.log_metrics(dict(metrics), step))
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         self._try(lambda inner: inner.log_hyperparams(params))
+
+    def show(self, action: Callable[[RunLogger], None]) -> None:
+        """What only a run of W&B can hold; elsewhere it is left out."""
+        self._try(lambda inner: action(inner) if isinstance(inner, RunLogger) else None)
 
     def finish(self, exit_code: int) -> None:
         """End the run; to be called whatever happened."""
@@ -90,12 +99,20 @@ class Tracking:
     config: LoggerConfig
     folder: Path
 
-    def open(self, name: str, kind: str, config: Mapping[str, Any]) -> Breaker | None:
+    @property
+    def wanted(self) -> bool:
+        """Whether anything that is logged would be kept."""
+        kind = self.config.kind
+        return kind == "csv" or (kind == "wandb" and resolve_mode(self.config.mode) != "disabled")
+
+    def open(
+        self, name: str, kind: str, config: Mapping[str, Any], tags: Sequence[str] = ()
+    ) -> Breaker | None:
         """The logger of one run of the group; None where none is wanted or it cannot be started."""
         if self.config.kind == "none":
             return None
         try:
-            return self._csv(name) if self.config.kind == "csv" else self._wandb(name, kind, config)
+            return self._csv(name) if self.config.kind == "csv" else self._wandb(name, kind, config, tags)
         except Exception as error:
             warnings.warn(f"no logging of {name}: {type(error).__name__}: {error}", stacklevel=2)
             return None
@@ -104,7 +121,7 @@ class Tracking:
         logger = CSVLogger(str(self.folder / "csv"), name=name)
         return Breaker(logger, lambda exit_code: logger.save())
 
-    def _wandb(self, name: str, kind: str, config: Mapping[str, Any]) -> Breaker:
+    def _wandb(self, name: str, kind: str, config: Mapping[str, Any], tags: Sequence[str]) -> Breaker:
         self.folder.mkdir(parents=True, exist_ok=True)
         mode = resolve_mode(self.config.mode)
         run = wandb.init(
@@ -115,13 +132,13 @@ class Tracking:
             job_type=kind,
             dir=str(self.folder),
             config=dict(config),
-            tags=self.config.tags,
+            tags=list(dict.fromkeys([kind, *tags, *(self.config.tags or ())])),
             mode=mode,
             reinit="create_new",
             settings=_settings(),
         )
-        run.define_metric("trainer/global_step", hidden=True)
-        return Breaker(WandbLogger(experiment=run), lambda exit_code: run.finish(exit_code=exit_code))
+        logger = RunLogger(run, self.folder.absolute() / "wandb")
+        return Breaker(logger, lambda exit_code: run.finish(exit_code=exit_code))
 
 
 def _settings() -> wandb.Settings:
@@ -134,6 +151,7 @@ def _settings() -> wandb.Settings:
         save_code=False,
         x_disable_stats=True,
         x_disable_meta=True,
+        x_transaction_log_flush_interval=2.0,  # seconds until `wandb leet` sees what was logged
     )
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.loggers import Logger
 from sae_lens import TrainingSAE
 
@@ -17,6 +16,7 @@ from polymorph.cohort import Cohort, CorruptError, Member
 from polymorph.cohort.differences import side_by_side
 from polymorph.cohort.plain import plain
 from polymorph.errors import RequestError, RunError
+from polymorph.progress import SILENT, Bar, Progress
 from polymorph.saes.build import sae_seed, training_sae
 from polymorph.saes.config import SAEConfig
 from polymorph.saes.inputs import Inputs, Stream
@@ -44,7 +44,7 @@ class SAETraining:
     stream: Callable[[Sequence[End], Sequence[str]], Stream]
     device: torch.device
     loggers: Mapping[int, Logger] = field(default_factory=dict)
-    progress: bool = True
+    progress: Progress = SILENT
     stopped: Callable[[], bool] = lambda: False
     listen: Callable[[], None] = lambda: None
     """Called when Lightning has put its own signal handlers over those that `stopped` waits for."""
@@ -133,7 +133,7 @@ class SAETraining:
         followed = self.config.at != "last" or any(place.variant == "online" for place in places)
         log = Log(self.cohort, places, self.config.family, self.loggers, followed)
         module = SAEModule(trainer, inputs.batch, self.config.steps, self.config.log_every, log)
-        fit(module, self.device, [_Stop(self.stopped, self.listen), *([_Bar()] if self.progress else [])])
+        fit(module, self.device, [_Stop(self.stopped, self.listen), _Bar(self.progress)])
         if module.step < self.config.steps:
             self.say(f"stopped after {module.step} of {self.config.steps} steps; nothing of it is kept")
             for seed in sorted({place.seed for place in places}):
@@ -234,13 +234,12 @@ class Log:
 def fit(module: SAEModule, device: torch.device, callbacks: list[L.Callback]) -> None:
     """Run the module to its last step."""
     accelerator = "gpu" if device.type == "cuda" else "cpu"
-    bar = any(isinstance(callback, TQDMProgressBar) for callback in callbacks)
     # Lightning's greetings and its advice are not about this.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")
         warnings.filterwarnings("ignore", message="There is a performance drop")  # TopK's scatter under vmap
-        make_trainer(callbacks, accelerator=accelerator, enable_progress_bar=bar).fit(module)
+        make_trainer(callbacks, accelerator=accelerator, enable_progress_bar=False).fit(module)
 
 
 @dataclass
@@ -255,15 +254,24 @@ class _Stop(L.Callback):
         trainer.should_stop = trainer.should_stop or self.stopped()
 
 
-class _Bar(TQDMProgressBar):
+class _Bar(L.Callback):
     """Steps, with means over SAEs."""
 
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *rest: Any) -> None:
-        assert isinstance(pl_module, SAEModule)
-        if pl_module.step % pl_module.log_every == 0 or pl_module.step == pl_module.steps:
-            self.train_progress_bar.set_postfix(progress_text(pl_module.latest), refresh=False)
-            self.train_progress_bar.update(pl_module.step - self.train_progress_bar.n)
+    def __init__(self, progress: Progress) -> None:
+        self.progress, self._open, self._bar = progress, contextlib.ExitStack(), Bar()
 
-    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        super().on_train_epoch_start(trainer, pl_module)
-        self.train_progress_bar.set_description("SAEs")
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, SAEModule)
+        self._bar = self._open.enter_context(self.progress.bar("SAEs", pl_module.steps, pl_module.step))
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        assert isinstance(pl_module, SAEModule)
+        measured = pl_module.step % pl_module.log_every == 0 or pl_module.step == pl_module.steps
+        if measured or pl_module.step % 10 == 0:
+            self._bar.update(pl_module.step, **(progress_text(pl_module.latest) if measured else {}))
+
+    def on_train_end(self, *_: Any) -> None:
+        self._open.close()
+
+    def on_exception(self, *_: Any) -> None:
+        self._open.close()

@@ -36,6 +36,9 @@ class Steering:
     contrasts: tuple[Contrast, ...] = ()
     doses: tuple[float, ...] = DOSES
     site: str | None = None
+    brief: bool = False
+    """Whether a few maps, documents and random directions, and no systematic directions, are enough: what one
+    checkpoint of many is worth."""
 
     @classmethod
     def of(cls, contrasts: Any, options: SteeringOptions | None = None) -> "Steering":
@@ -56,7 +59,8 @@ class Steering:
         """What makes two requests the same; of prompts, their digest."""
         content = json.dumps([plain(one) for one in self.contrasts], sort_keys=True, default=list)
         digest = hashlib.sha256(content.encode()).hexdigest()
-        return {"contrasts": digest, "doses": list(self.doses), "site": self.site}
+        brief = {"brief": True} if self.brief else {}
+        return {"contrasts": digest, "doses": list(self.doses), "site": self.site, **brief}
 
     @property
     def tested(self) -> float:

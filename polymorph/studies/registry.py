@@ -9,6 +9,7 @@ from typing import Literal
 import polars as pl
 
 from polymorph.errors import RunError
+from polymorph.progress import SILENT, Progress
 from polymorph.studies import (
     angles,
     bars,
@@ -204,7 +205,7 @@ STUDIES: dict[str, Study] = {
 
 
 def study_tables(
-    evidence: Evidence, names: Sequence[str], memory_gib: float = MEMORY_GIB
+    evidence: Evidence, names: Sequence[str], memory_gib: float = MEMORY_GIB, progress: Progress = SILENT
 ) -> tuple[dict[str, pl.DataFrame], list[tuple[str, str]]]:
     """The table of every named study, and those that could not be made, with the reason.
 
@@ -215,13 +216,17 @@ def study_tables(
     refused = {name: f"it needs {STUDIES[name].needs}" for name in names if name not in rows}
     parts = [(evidence, [name for name in rows if STUDIES[name].scope == "all"])]
     narrow = [name for name in rows if STUDIES[name].scope != "all"]
-    for part, asked in itertools.chain(((site, narrow) for site in evidence.by_sites(memory_gib)), parts):
-        for name in asked:
-            if name not in refused:
-                try:
-                    rows[name] += _rows(STUDIES[name], part)
-                except (ValueError, RunError) as error:
-                    refused[name] = str(error)
+    with progress.bar("studies", len(rows) * len(evidence.sites)) as bar:
+        done = 0
+        for part, asked in itertools.chain(((site, narrow) for site in evidence.by_sites(memory_gib)), parts):
+            for name in asked:
+                bar.update(done, now=name)
+                done += len(part.sites)
+                if name not in refused:
+                    try:
+                        rows[name] += _rows(STUDIES[name], part)
+                    except (ValueError, RunError) as error:
+                        refused[name] = str(error)
     tables = {name: table(own, STUDIES[name].columns) for name, own in rows.items() if name not in refused}
     return tables, [(f"study {name}", reason) for name, reason in refused.items()]
 

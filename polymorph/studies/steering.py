@@ -86,7 +86,7 @@ def steering_rows(evidence: Evidence) -> Iterator[Row]:
     functions = evidence.functions(evidence.ends)
     site = evidence.steering.place(functions.sites)
     named, aims = _named(evidence, functions)
-    systematic = _possible(functions, systematic_contrasts())
+    systematic = [] if evidence.steering.brief else _possible(functions, systematic_contrasts())
     if not named and not systematic:
         raise RequestError(
             "no contrast: the task has neither the labels of Dyck, nor are there prompts of text for it; give "
@@ -105,7 +105,7 @@ def _named(evidence: Evidence, functions: Functions) -> tuple[list[Contrast], li
     asked = list(evidence.steering.contrasts)
     evidence.steering.check(functions)
     names = {one.name for one in asked}
-    some = first_documents(functions, MOST_DOCUMENTS, MOST_TOKENS)
+    some = first_documents(functions, *_size(evidence))
     paper = _possible(functions, paper_contrasts())
     built_in: list[Contrast] = [one for one in paper if documents_concerned(some, Aim.of(one)) >= FEWEST]
     if isinstance(functions.task, ReadsPrompts) and some.probe.eval >= FEWEST:
@@ -126,6 +126,11 @@ def _possible(functions: Functions, contrasts: Sequence[LabelContrast]) -> list[
     there = list(contrasts) if set(chunks[0].labels) >= LABELS_OF_DYCK else []
     enough = (positions(there, chunks) >= LEAST).all(-1).tolist() if there else []
     return [one for one, fits in zip(there, enough, strict=True) if fits]
+
+
+def _size(evidence: Evidence) -> tuple[int, int]:
+    """Eval documents on which named contrasts are measured, and the tokens that they hold at most."""
+    return (SOME_DOCUMENTS, SOME_TOKENS) if evidence.steering.brief else (MOST_DOCUMENTS, MOST_TOKENS)
 
 
 def _vectors(
@@ -154,7 +159,7 @@ class _NamedRows:
     def rows(self) -> Iterator[Row]:
         cases: list[Case] = []
         for target in self.bench.targets:
-            meter = self.bench.meter(target, MOST_DOCUMENTS, MOST_TOKENS)
+            meter = self.bench.meter(target, *_size(self.bench.evidence))
             some = self.bench.meter(target, SOME_DOCUMENTS, SOME_TOKENS)
             draws = self.bench.evidence.seed, 2**28 + 1
             resamples = Resamples(meter.documents, chunk_generator(*draws))
@@ -200,6 +205,7 @@ class _NamedRows:
             (source, name): self.vectors[place, source] @ self.bench.carriers[source, target][name]
             for source in self.bench.ways_to(target)
             for name in names
+            if name in self.bench.carriers[source, target]
         }
 
     def _null(

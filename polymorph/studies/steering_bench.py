@@ -36,8 +36,8 @@ FEW_MAPS = ("identity", "orthogonal")
 """At doses that are not tested, and for the systematic directions."""
 SOME_DOCUMENTS, SOME_TOKENS = 32, 1152
 """Eval documents for random directions and the systematic ones, and the tokens that they hold at most."""
-DIRECTIONS = 100
-"""Random directions behind every null."""
+DIRECTIONS, SOME_DIRECTIONS = 100, 32
+"""Random directions behind every null, and of a brief request."""
 PREDICTORS = ("pinned_share", "cosine_turned", "cosine_mapped")
 FEWEST_CONTRASTS = 20
 """Directions behind a regression."""
@@ -49,12 +49,14 @@ Weights = Mapping[str, Float[Tensor, "d d"]]
 def carriers(evidence: Evidence, site: str) -> dict[Way, dict[str, Tensor]]:
     """The weight of every map of every ordered pair, fitted by the ladder's code on the fit split."""
     found: dict[Way, dict[str, Tensor]] = {}
+    names = FEW_MAPS if evidence.steering.brief else MAPS
     for part in _only(evidence, site).by_pairs():
         moments = part.at(site)
         for backward, side in ((False, moments), (True, moments.swap())):
             whole = side.fit.total()
-            fitted = {name: FITS[name](whole) for name in MAPS if name != "affine"}
-            fitted["affine"] = affine_cv(filled(side.fit))
+            fitted = {name: FITS[name](whole) for name in names if name != "affine"}
+            if "affine" in names:
+                fitted["affine"] = affine_cv(filled(side.fit))
             fitted[SHUFFLED] = FITS["orthogonal"](side.fit_tokens_permuted.total())
             for place, (first, second) in enumerate(part.index):
                 way = (second, first) if backward else (first, second)
@@ -149,7 +151,8 @@ class Bench:
     def directions(self, member: int, d: int) -> Tensor:
         seed, step = self.evidence.ends[member]
         generator = chunk_generator(self.evidence.seed, 2**28, seed, step)
-        return random_directions(DIRECTIONS, d, generator).to(self.functions.device)
+        count = SOME_DIRECTIONS if self.evidence.steering.brief else DIRECTIONS
+        return random_directions(count, d, generator).to(self.functions.device)
 
     def ends(self, way: Way) -> dict[str, Any]:
         """The columns that say whose vector it is, and on whom."""

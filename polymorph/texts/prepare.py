@@ -15,6 +15,7 @@ from polymorph.cohort.publishing import is_published
 from polymorph.cohort.streamed import Stream, draft_below, publish_draft
 from polymorph.cohort.sweeping import sweep
 from polymorph.errors import RequestError
+from polymorph.progress import SILENT, Bar, Progress
 from polymorph.tasks.text import TRAINED, Text, TextConfig
 from polymorph.texts import sources
 from polymorph.texts.documents import Counts, Document, selected
@@ -29,26 +30,30 @@ PATIENCE = 15.0  # seconds between two lines of progress
 Say = Callable[[str], None]
 
 
-def prepare(config: TextConfig, folder: Path, say: Say) -> Text:
+def prepare(config: TextConfig, folder: Path, say: Say, progress: Progress = SILENT) -> Text:
     """The text of a cohort's folder, made if it is not there; nothing is done if the same config made what is there.
 
     `RequestError` if the source or the tokenizer is not to be had, or another config made what is there.
     """
     if not is_published(folder / TEXT):
         with _leaving_no_empty(folder):
-            _make(config, folder, say)
+            _make(config, folder, say, progress)
     return open_text(config, folder)
 
 
-def _make(config: TextConfig, folder: Path, say: Say) -> None:
+def _make(config: TextConfig, folder: Path, say: Say, progress: Progress) -> None:
     began = time.monotonic()
     source = sources.opened(config)
     encoder = None if config.tokenizer == TRAINED else loaded(config.tokenizer)
     sweep(folder)
     say(f"text: reading {source.name}")
     counts = Counts()
-    with draft_below(folder) as aside, draft_below(folder) as draft:
-        documents: Iterable[Document] = _told(selected(source.documents(), config, counts), counts, say)
+    with (
+        draft_below(folder) as aside,
+        draft_below(folder) as draft,
+        progress.bar("documents", None) as bar,
+    ):
+        documents: Iterable[Document] = _told(selected(source.documents(), config, counts), counts, say, bar)
         if encoder is None:
             spool = DocumentSpool(aside / "documents")
             spool.fill(documents)
@@ -62,7 +67,7 @@ def _make(config: TextConfig, folder: Path, say: Say) -> None:
     )
 
 
-def _told(documents: Iterable[Document], counts: Counts, say: Say) -> Iterator[Document]:
+def _told(documents: Iterable[Document], counts: Counts, say: Say, bar: Bar) -> Iterator[Document]:
     """The documents, with a line now and then about how many they are."""
     told = time.monotonic()
     for document in documents:
@@ -70,6 +75,7 @@ def _told(documents: Iterable[Document], counts: Counts, say: Say) -> Iterator[D
         if time.monotonic() - told > PATIENCE:
             told = time.monotonic()
             say(f"text: {counts.documents:,} documents so far")
+        bar.update(counts.documents)
 
 
 def _trained(config: TextConfig, documents: Iterable[Document], say: Say) -> Encoder:

@@ -3,14 +3,15 @@
 import math
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.loggers import Logger
 from torch import Tensor
 
-from polymorph.training.checkpoint import Progress
+from polymorph.progress import Bar, Progress
+from polymorph.training.checkpoint import Progress as MemberProgress
 from polymorph.training.evaluation import evaluate, least_accuracy
 from polymorph.training.module import StackModule
 
@@ -22,7 +23,11 @@ class Record(L.Callback):
     """
 
     def __init__(
-        self, progress: Sequence[Progress], loggers: Mapping[int, Logger], accuracy: float, max_steps: int
+        self,
+        progress: Sequence[MemberProgress],
+        loggers: Mapping[int, Logger],
+        accuracy: float,
+        max_steps: int,
     ) -> None:
         self.progress, self.loggers = progress, loggers
         self.accuracy, self.max_steps = accuracy, max_steps
@@ -71,29 +76,33 @@ class Record(L.Callback):
                 logger.log_metrics(finite, step)
 
 
-class StackProgress(TQDMProgressBar):
-    """Steps of all that is to do, with loss and accuracy (means over members) and rate."""
+class StackProgress(L.Callback):
+    """Steps of all that is to do, with loss and accuracy, which are means over members."""
 
-    def __init__(self, every: int, start: int) -> None:
-        super().__init__(refresh_rate=every)
-        self.start = start
+    def __init__(self, progress: Progress, every: int, max_steps: int) -> None:
+        self.progress, self.every, self.max_steps = progress, every, max_steps
+        self._open = ExitStack()
+        self._bar = Bar()
 
-    def on_train_epoch_start(self, trainer: L.Trainer, *_: Any) -> None:
-        module = trainer.lightning_module
-        assert isinstance(module, StackModule)
-        self.train_progress_bar.reset(module.trainer_config.max_steps)
-        self.train_progress_bar.initial = self.start
-        self.train_progress_bar.n = self.start
-        seeds = ", ".join(str(seed) for seed in module.seeds)
-        self.train_progress_bar.set_description(f"seed{'s' if len(module.seeds) > 1 else ''} {seeds}")
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, StackModule)
+        seeds = ", ".join(str(seed) for seed in pl_module.seeds)
+        what = f"seed{'s' if len(pl_module.seeds) > 1 else ''} {seeds}"
+        self._bar = self._open.enter_context(self.progress.bar(what, self.max_steps, pl_module.step))
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         assert isinstance(pl_module, StackModule)
         step = pl_module.step
-        if step % self.refresh_rate == 0 or step == pl_module.trainer_config.max_steps:
+        if step % self.every == 0 or step == self.max_steps:
+            shown = {}
             if "loss" in pl_module.latest:
                 head = pl_module.task.headline
-                shown = {"loss": pl_module.latest["loss"], head: pl_module.latest[f"accuracy/{head}"]}
-                text = {name: f"{float(value.mean()):.3f}" for name, value in shown.items()}
-                self.train_progress_bar.set_postfix(text, refresh=False)
-            self.train_progress_bar.update(step - self.train_progress_bar.n)
+                latest = {"loss": pl_module.latest["loss"], head: pl_module.latest[f"accuracy/{head}"]}
+                shown = {name: f"{float(value.mean()):.3f}" for name, value in latest.items()}
+            self._bar.update(step, **shown)
+
+    def on_train_end(self, *_: Any) -> None:
+        self._open.close()
+
+    def on_exception(self, *_: Any) -> None:
+        self._open.close()

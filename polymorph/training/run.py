@@ -16,6 +16,8 @@ from polymorph.cohort import Cohort, Member, NoSpaceError, State, Status
 from polymorph.cohort.differences import side_by_side
 from polymorph.errors import RequestError, RunError
 from polymorph.models.architecture import Trainable
+from polymorph.progress import SILENT
+from polymorph.progress import Progress as Bars
 from polymorph.tasks.task import Task
 from polymorph.training.checkpoint import Checkpoint, Progress, Schedule
 from polymorph.training.config import CheckpointsConfig, OptimizerConfig, TrainerConfig
@@ -57,6 +59,7 @@ class Training:
     callbacks: Callable[[Checkpoint], list[L.Callback]] = field(default=lambda checkpoint: [])
     loggers: Mapping[int, Logger] = field(default_factory=dict)
     say: Say = print
+    bars: Bars = SILENT
 
     def run(self, seeds: Sequence[int]) -> dict[int, Status | None]:
         """Train what is unfinished among `seeds`; the state of each afterwards."""
@@ -132,8 +135,8 @@ class Training:
         if checkpoint.settle(leg.step):
             return  # the others go on without those that have ended
         self._announce(leg)
-        bar = [StackProgress(self.trainer.log_every, leg.step)] if self.trainer.progress else []
-        callbacks = [_Restore(leg), record, checkpoint, *self.callbacks(checkpoint), *bar]
+        bar = StackProgress(self.bars, self.trainer.log_every, max_steps)
+        callbacks = [_Restore(leg), record, checkpoint, *self.callbacks(checkpoint), bar]
         # Lightning's greetings and its advice on data loaders are not about this.
         logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
         with warnings.catch_warnings():
@@ -149,7 +152,7 @@ class Training:
             logger=False,
             callbacks=callbacks,
             enable_checkpointing=False,
-            enable_progress_bar=self.trainer.progress,
+            enable_progress_bar=False,
             enable_model_summary=False,
             default_root_dir=str(self.cohort.folder),
         )

@@ -58,9 +58,9 @@ def ladder(cohort: Cohort) -> pl.DataFrame:
 
 
 def rows_by_key(cohort: Cohort) -> dict[str, list[dict[str, Any]]]:
-    """The rows of every pair, as they are kept."""
+    """The rows of the ladder of every pair, as they are kept."""
     found = {}
-    for path in sorted(cohort.pairs.folder.glob("seed-*/*/rows.jsonl")):
+    for path in sorted(cohort.pairs.folder.glob("seed-????--seed-????/*/rows.jsonl")):
         key = f"{path.parent.parent.name}/{path.parent.name}"
         found[key] = pl.read_ndjson(path.read_bytes(), infer_schema_length=None).to_dicts()
     return found

@@ -71,7 +71,6 @@ def training_of(cohort: Cohort, config: SAEConfig, **own: Any) -> tuple[SAETrain
         comparison.model.d_model,
         partial(comparison.stream, tokens=config.batch_size, seed=config.data_seed),
         CPU,
-        progress=False,
         say=said.append,
     )
     return replace(training, **own), places_of(cohort, config, comparison.sites), said
