@@ -113,11 +113,11 @@ def test_every_study_has_its_section_in_order(tab):
         assert tab.page.is_visible(f"#{name} > h2")
 
 
-def test_it_opens_with_the_verdict_in_sentences(tab, planted):
+def test_it_opens_with_the_verdict_in_sentences(tab):
     opening = tab.text("#opening")
     for wanted in (
-        "the verdict is rotation",
-        "the verdict is affine",
+        "The verdict is rotation",
+        "The verdict is affine",
         "of the 16 dimensions",
     ):
         assert wanted in opening
@@ -340,6 +340,7 @@ def test_a_partial_cohort_opens_too(browser, planted, tmp_path, monkeypatch, wha
         assert text in tab.page.text_content("body")
         assert tab.page.is_visible("#explorer") == (what != "nothing")
         if what != "nothing":
+            assert tab.page.is_visible("#explorer-step") == (what == "too many pairs")
             values = r2(planted, "orthogonal")["value"]
             tab.choose("site", sites_in_order(planted.ladder).index(SITE))
             assert tab.scores()["orthogonal"][0] == shown(values.median())
