@@ -67,8 +67,9 @@ def _verdicts(claims: Sequence[Claim]) -> Iterator[str]:
 def _ruled_out(claims: Sequence[Claim]) -> Iterator[str]:
     """What holds on the determined dimensions, and where a rotation alone is rejected."""
     beside = [(word, claim.site) for claim in claims if (word := on_support(claim)) is not None]
-    for word, sites in _by_word(beside):
-        yield f"On the dimensions that the data do determine, the same rule says {word} {_at(sites, len(beside))}."
+    if beside:
+        each = [f"{word} {_at(sites, len(beside))}" for word, sites in _by_word(beside)]
+        yield f"On the dimensions that the data do determine, the same rule says {'; '.join(each)}."
     tests = [claim for claim in claims if claim.id.startswith("isometry:")]
     rejected = [claim.site for claim in tests if claim.verdict == "rejected"]
     if rejected:

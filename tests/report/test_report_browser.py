@@ -375,5 +375,6 @@ def test_a_small_picture_looks_like_the_file_beside_the_page(browser, files, tmp
         )
         small = seen(tab, as_address(compact(files[names[0]])))
     assert small.shape == whole.shape
-    assert np.abs(small - whole).max() < 30
-    assert np.abs(other[: len(whole)] - whole[: len(other)]).max() > 150
+    moved, others = np.abs(small - whole), np.abs(other[: len(whole)] - whole[: len(other)])
+    assert moved.max() < 100  # of 255: no stroke is lost or new
+    assert moved.mean() < 0.05 < 1 < others.mean()
