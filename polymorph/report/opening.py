@@ -25,7 +25,10 @@ MEANS = {
     "undetermined": "the data do not settle which kind of map relates the members",
 }
 """Verdict → what it says, for whoever reads it for the first time."""
-PART = "the data determine only some dimensions of R, and of the whole matrix nothing is said"
+PART = (
+    "the data determine only part of R, the best rotation or reflection of one member onto another, and of the whole "
+    "of R nothing is said"
+)
 """What `undetermined` says where that is the reason."""
 MOST_SITES = 4  # that a sentence names
 UNSAID = "which kind of map relates the members is not said"
@@ -36,7 +39,7 @@ COLUMNS = (
     ("orthogonal", "orthogonal", "estimate", None),
     ("any affine", "affine", "estimate", None),
     ("no pairing", "orthogonal", "control", "covariance_only"),
-    ("itself earlier", "orthogonal", "ceiling", None),
+    ("ceiling", "orthogonal", "ceiling", None),
 )
 """Heading, map, role and control of the cells of `beside`, before the determined dimensions."""
 
@@ -57,24 +60,25 @@ def _verdicts(claims: Sequence[Claim]) -> Iterator[str]:
     told = [claim for claim in claims if claim.id.startswith("verdict:")]
     for word, sites in _by_word((claim.verdict, claim.site) for claim in told):
         partly = all(on_support(claim) for claim in told if claim.site in sites)
-        yield f"{_where(sites, len(told))} the verdict is {word}: {PART if partly else MEANS.get(word, UNSAID)}."
+        meaning = PART if partly else MEANS.get(word, UNSAID)
+        yield f"The verdict is {word} {_at(sites, len(told))}: {meaning}."
 
 
 def _ruled_out(claims: Sequence[Claim]) -> Iterator[str]:
     """What holds on the determined dimensions, and where a rotation alone is rejected."""
     beside = [(word, claim.site) for claim in claims if (word := on_support(claim)) is not None]
     if beside:
-        each = [f"{word} at {listed(sites, MOST_SITES)}" for word, sites in _by_word(beside)]
-        yield f"On the dimensions that the data do determine, the same rule says: {'; '.join(each)}."
+        each = [f"{word} {_at(sites, len(beside))}" for word, sites in _by_word(beside)]
+        yield f"On the dimensions that the data do determine, the same rule says {'; '.join(each)}."
     tests = [claim for claim in claims if claim.id.startswith("isometry:")]
     rejected = [claim.site for claim in tests if claim.verdict == "rejected"]
     if rejected:
         yield (
-            f"{_where(rejected, len(tests))} a difference by a rotation or reflection alone is rejected: a general "
+            f"A difference by a rotation or reflection alone is rejected {_at(rejected, len(tests))}: a general "
             f"linear map gains more than {GAP} of R²."
         )
     elif tests:
-        yield "At no site is a difference by a rotation or reflection alone rejected."
+        yield "A difference by a rotation or reflection alone is rejected nowhere."
 
 
 def _by_word(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, list[str]]]:
@@ -91,10 +95,10 @@ def on_support(claim: Claim) -> str | None:
     return None if said is None else said[1]
 
 
-def _where(sites: Sequence[str], all_sites: int) -> str:
+def _at(sites: Sequence[str], all_sites: int) -> str:
     if len(sites) == all_sites:
-        return f"At {sites[0]}" if all_sites == 1 else f"At all {all_sites} sites"
-    return f"At {listed(sites, MOST_SITES)} ({len(sites)} of {all_sites} sites)"
+        return f"at {sites[0]}" if all_sites == 1 else f"at all {all_sites} sites"
+    return f"at {listed(sites, MOST_SITES)} ({len(sites)} of {all_sites} sites)"
 
 
 def _numbers(last: pl.DataFrame, sites: Sequence[str]) -> Iterator[str]:
@@ -107,8 +111,8 @@ def _numbers(last: pl.DataFrame, sites: Sequence[str]) -> Iterator[str]:
     interval = "" if one.low is None else f" [{number(one.low, 2)}, {number(min(one.high or 1.0, 1.0), 2)}]"
     why = ", where the data determine most of it," if len(known) > 1 else ""
     yield (
-        f"R is the matrix of the best rotation or reflection. At {most}{why} it explains R² {number(one.value, 2)}"
-        f"{interval} of another member's activations, on documents that did not fit it."
+        f"At {most}{why} the best rotation or reflection explains R² {number(one.value, 2)}{interval} of another "
+        "member's activations, on documents that did not fit it; 1 is all of them, 0 is no better than their mean."
     )
     others = list(_compared(rows))
     if others:
@@ -120,7 +124,8 @@ def _everywhere(last: pl.DataFrame, sites: Sequence[str]) -> Iterator[str]:
     values = [one.value for one in _explained(last, sites).values()]
     if len(values) > 1:
         low, high = number(min(values), 2), number(max(values), 2)
-        yield f"Over all {len(values)} sites, the R² of such a map lies between {low} and {high}."
+        lies = f"is {low}" if low == high else f"lies between {low} and {high}"
+        yield f"Over all {len(values)} sites, the R² of such a map {lies}."
     if (support := _support(last, sites)) is not None:
         yield support
 
@@ -137,7 +142,7 @@ def _compared(rows: pl.DataFrame) -> Iterator[str]:
         "nothing done": "doing nothing gives {}",
         "any affine": "any affine map {}",
         "no pairing": "a map that has seen both covariances but no pairing {}",
-        "itself earlier": "one member against another reading of itself, which is the ceiling, {}",
+        "ceiling": "one member against another reading of itself, which is the ceiling, {}",
     }
     for heading, name, role, control in COLUMNS:
         found = estimate(scores(rows, name, role, control))

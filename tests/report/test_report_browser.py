@@ -1,5 +1,7 @@
 """The page as it is read: in headless Chromium, at two sizes, light and dark, with and without a script."""
 
+import base64
+import io
 import json
 import re
 from collections.abc import Iterator
@@ -7,11 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 from browser import DESKTOP, PHONE, Tab, opened, started
+from PIL import Image
 
 from polymorph.claims import Claim
+from polymorph.report.compact import as_address, compact
 from polymorph.report.data import ReportData
 from polymorph.report.figures import draw_all
 from polymorph.report.page import render_page
@@ -113,11 +118,11 @@ def test_every_study_has_its_section_in_order(tab):
         assert tab.page.is_visible(f"#{name} > h2")
 
 
-def test_it_opens_with_the_verdict_in_sentences(tab, planted):
+def test_it_opens_with_the_verdict_in_sentences(tab):
     opening = tab.text("#opening")
     for wanted in (
-        "the verdict is rotation",
-        "the verdict is affine",
+        "The verdict is rotation",
+        "The verdict is affine",
         "of the 16 dimensions",
     ):
         assert wanted in opening
@@ -340,6 +345,7 @@ def test_a_partial_cohort_opens_too(browser, planted, tmp_path, monkeypatch, wha
         assert text in tab.page.text_content("body")
         assert tab.page.is_visible("#explorer") == (what != "nothing")
         if what != "nothing":
+            assert tab.page.is_visible("#explorer-step") == (what == "too many pairs")
             values = r2(planted, "orthogonal")["value"]
             tab.choose("site", sites_in_order(planted.ladder).index(SITE))
             assert tab.scores()["orthogonal"][0] == shown(values.median())
@@ -349,3 +355,26 @@ def test_the_numbers_are_json_that_no_name_can_leave(path):
     stored = re.search(r'id="numbers">(.*?)</script>', path.read_text(encoding="utf-8"), re.DOTALL)[1]
     assert json.loads(stored)["steps"] == STEPS
     assert not re.search(r"[<>&]", stored)
+
+
+def test_a_small_picture_looks_like_the_file_beside_the_page(browser, files, tmp_path):
+    """Point by point, but for the edges of strokes that a hundredth of a point moves; another figure is far away."""
+
+    def seen(tab: Tab, address: str) -> np.ndarray:
+        tab.page.set_content(f'<img src="{address}" style="width: 800px">')
+        tab.page.wait_for_function("document.images[0].complete")
+        picture = Image.open(io.BytesIO(tab.page.locator("img").screenshot()))
+        return np.asarray(picture.convert("L"), dtype=float)
+
+    empty = tmp_path / "empty.html"
+    empty.write_text("<title>empty</title>", encoding="utf-8")
+    names = ("frobenius_trajectory.svg", "r2_trajectory.svg")
+    with opened(browser, empty) as tab:
+        whole, other = (
+            seen(tab, f"data:image/svg+xml;base64,{base64.b64encode(files[name]).decode()}") for name in names
+        )
+        small = seen(tab, as_address(compact(files[names[0]])))
+    assert small.shape == whole.shape
+    moved, others = np.abs(small - whole), np.abs(other[: len(whole)] - whole[: len(other)])
+    assert moved.max() < 100  # of 255: no stroke is lost or new
+    assert moved.mean() < 0.05 < 1 < others.mean()

@@ -84,7 +84,8 @@
   at("lines").hidden = data.steps.length < 2;
   for (const name of ["site", "pair"]) at(name).addEventListener("change", () => show());
   at("step").addEventListener("input", () => show());
-  at("step").disabled = data.steps.length < 2;
+  document.querySelector("#explorer .controls").classList.toggle("single", data.steps.length < 2);
+  document.querySelector("#explorer .panels").classList.toggle("single", data.steps.length < 2);
 
   // R² of every map at a step: a row each, with its numbers as text, in three groups.
   const GROUPS = { map: ["maps", null], control: ["controls", "Controls: orthogonal maps that have not seen the pairing"], ceiling: ["ceilings", "Ceiling: one seed against itself"] };
