@@ -79,20 +79,24 @@ def write_comparison(tracking: Tracking, kept: Kept, about: Mapping[str, Any], t
     Nothing that goes wrong here is worth the failure of a training, so it is said, and that is all.
     """
     record = tracking.folder / tracking.config.kind / RECORD
-    if not tracking.wanted or len(kept.steps) == 0 or _is_up_to_date(record, kept):
-        return False
     try:
+        if not tracking.wanted or len(kept.steps) == 0 or _is_up_to_date(record, kept):
+            return False
         logger = tracking.open("comparison", "comparison", about, tags)
         if logger is None:
             return False
-        for step, rows in kept.checkpoints():
-            logger.log_metrics(metrics_of(rows), step)
-        logger.finish(0)
-        remember(tracking, kept)
+        try:
+            for step, rows in kept.checkpoints():
+                logger.log_metrics(metrics_of(rows), step)
+            whole = logger.inner is not None
+        finally:
+            logger.finish(0)
+        if whole:
+            remember(tracking, kept)
     except Exception as error:
         kept.say(f"no run of the comparison: {type(error).__name__}: {error}; python analyze.py writes one")
         return False
-    return True
+    return whole
 
 
 def remember(tracking: Tracking, kept: Kept) -> None:

@@ -287,13 +287,15 @@ def _logging(
             finished = ok and is_final(cohort.member(seed).status())
             logger.finish(0 if finished else 1)
         if summary is not None:
+            told = ok and summary.inner is not None
             summary.finish(0 if ok else 1)
-            _remember_live(tracking, cohort, config, seeds)
+            if told:
+                _remember_live(tracking, cohort, config, seeds)
 
 
 def _keep_checkpoint(logger: Breaker, cohort: Cohort, seed: int) -> None:
     """The last one, as an artifact of the member's run."""
-    with contextlib.suppress(CorruptError):
+    with contextlib.suppress(RunError, OSError):
         for step in cohort.member(seed).steps()[-1:]:
             logger.show(partial(RunLogger.log_artifact, artifact=checkpoint_artifact(cohort, seed, step)))
 
@@ -304,10 +306,11 @@ def _tags(config: TrainConfig) -> list[str]:
 
 def _remember_live(tracking: Tracking, cohort: Cohort, config: TrainConfig, seeds: Sequence[int]) -> None:
     """A stack of all members that began at the beginning has told everything while it trained."""
-    members = cohort.members()
-    beginnings = [row["resumed_from"] for m in members for row in m.rows() if row.get("kind") == "start"]
-    if {m.seed for m in members} == set(seeds) and len(beginnings) == len(seeds) and not any(beginnings):
-        remember(tracking, Kept(Comparison.of(cohort, device_of(config.trainer.accelerator))))
+    with contextlib.suppress(RequestError, RunError, OSError):  # then it is told again, which is all
+        members = cohort.members()
+        beginnings = [row["resumed_from"] for m in members for row in m.rows() if row.get("kind") == "start"]
+        if {m.seed for m in members} == set(seeds) and len(beginnings) == len(seeds) and not any(beginnings):
+            remember(tracking, Kept(Comparison.of(cohort, device_of(config.trainer.accelerator))))
 
 
 def finish(jobs: Sequence[TrainConfig]) -> int:
@@ -338,7 +341,7 @@ def _compare_whole(folder: Path, job: TrainConfig) -> None:
     try:
         kept = Kept(Comparison.of(Cohort.open(folder), device_of(job.trainer.accelerator)))
         write_comparison(tracking, kept, _shown(job, None, 0), _tags(job))
-    except (RequestError, RunError) as error:
+    except (RequestError, RunError, OSError) as error:
         _tell(error)
 
 

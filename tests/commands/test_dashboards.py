@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -97,15 +98,16 @@ def expected(sites: tuple[str, ...]) -> list[str]:
     return [*(f"compare/{site}/{name}" for site in sites for name in by_site), *steering]
 
 
-def check_whole(cohort: Cohort) -> dict[int, dict[str, Any]]:
-    """The one run of the comparison, in which nothing is missing at any checkpoint."""
+def check_whole(cohort: Cohort, members: int | None = None) -> dict[int, dict[str, Any]]:
+    """The last run of the comparison, in which nothing is missing at any checkpoint."""
     runs = shown(cohort)
-    (comparison,) = runs["comparison"]
+    comparison = next(run for run in runs["comparison"] if run)
+    assert sum(map(bool, runs["comparison"])) == 1
     sites = tuple(f"blocks.0.hook_resid_{part}" for part in ("pre", "mid", "post"))
     assert comparison.keys() == STEPS
     for step, metrics in comparison.items():
         assert [name for name in expected(sites) if name not in metrics] == [], step
-    assert len(runs["member"]) == len(cohort.members())
+    assert len(runs["member"]) == (len(cohort.members()) if members is None else members)
     return comparison
 
 
@@ -132,6 +134,23 @@ def test_jobs_one_after_another_leave_the_same_dashboard(
     before = len(list((cohort.folder / "wandb").glob("offline-run-*")))
     swept(root, "-m", "seed=0,1")  # nothing is new, so nothing is told again
     assert len(list((cohort.folder / "wandb").glob("offline-run-*"))) == before
+
+
+def test_a_fault_of_the_dashboard_is_said_and_costs_nothing(
+    stacked: Cohort, root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def breaks(rows: object) -> None:
+        raise ArithmeticError("something of ours")
+
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    shutil.copytree(stacked.folder, root / stacked.name)
+    shutil.rmtree(root / stacked.name / "wandb")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("polymorph.comparison_run.metrics_of", breaks)
+        swept(root, "seed=[0,1]")  # which says that it was done
+    assert "no run of the comparison: ArithmeticError" in capsys.readouterr().out
+    swept(root, "seed=[0,1]")  # and made up for by the next command
+    check_whole(cohort_in(root), members=0)
 
 
 @pytest.mark.slow
@@ -202,8 +221,6 @@ def test_without_an_account_pushing_is_refused_and_an_unknown_word_too(
 def test_an_analysis_tells_every_checkpoint_and_shows_tables_figures_and_artifacts_where_asked(
     stacked: Cohort, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import shutil
-
     from polymorph import analyze
     from polymorph.config import AnalyzeConfig
     from polymorph.report.tracking import LoggerConfig
