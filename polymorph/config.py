@@ -202,7 +202,7 @@ class AnalyzeConfig:
     ledger: str | None = None
     """`paper`: every numeric claim of the paper held against the results; `ledger.html` and `ledger.json`."""
     figures: str | None = None
-    """`paper`: the four figures of the paper for print, as PDF of one and of two columns, in the folder `paper`."""
+    """`paper`: four figures for print, PDF of one and of two columns, and those of the page, in the folder `paper`."""
     name: str = "default"
     """The folder of the results below `analysis/`."""
     every_checkpoint: bool = False

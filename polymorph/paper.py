@@ -11,7 +11,7 @@ from polymorph.claims.ledger_entries import load_ledger
 from polymorph.claims.ledger_facts import facts_of
 from polymorph.cohort import Cohort, Results
 from polymorph.report.figures.paper import PAPER_FIGURES, for_paper
-from polymorph.report.figures.paper.sheet import WIDTHS, saved_for_print
+from polymorph.report.figures.paper.sheet import WIDTHS, at_width, saved_for_print
 from polymorph.report.ledger_page import render_ledger
 from polymorph.report.plate import Missing, Plate
 from polymorph.report.reading import at_last_steps
@@ -45,7 +45,10 @@ def write_ledger_of(
 
 
 def write_figures(results: Results) -> list[str]:
-    """The figures of the paper for print, as PDF in the folder `paper`; what was written, and why others were not."""
+    """The figures of the paper for print, as PDF in the folder `paper`; what was written, and why others were not.
+
+    Those of the page stand there too, as they are, at the width of two columns: at that of one they could not be read.
+    """
     tables, files, told, captions = tables_of(results), {}, [], []
     for name in PAPER_FIGURES:
         for columns in WIDTHS:
@@ -57,5 +60,7 @@ def write_figures(results: Results) -> list[str]:
         else:
             captions.append(f"{name}: {drawn.title}. {drawn.caption}")
     files["captions.txt"] = ("\n\n".join(captions) + "\n").encode()
+    page = [name for name in results.written() if name.endswith(".svg")]
+    files |= {name: at_width(results.read(name), 2) for name in page}
     results.add(files, FOLDER)
-    return [*told, *(f"figure: {results.folder / FOLDER / name}" for name in files)]
+    return [*told, f"figures: {len(files) - 1} files and their captions in {results.folder / FOLDER}"]

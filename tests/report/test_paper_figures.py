@@ -11,10 +11,11 @@ import pytest
 
 from polymorph.report.data import ReportData
 from polymorph.report.figures.paper import PAPER_FIGURES, firing, for_paper, rotation, sae_transfer, steering
-from polymorph.report.figures.paper.sheet import WIDTHS, place_name, saved_for_print
-from polymorph.report.look import CONTROL_COLOURS, MAP_COLOURS
-from polymorph.report.plate import Missing, Plate
+from polymorph.report.figures.paper.sheet import WIDTHS, at_width, place_name, saved_for_print
+from polymorph.report.look import CONTROL_COLOURS, MAP_COLOURS, grid
+from polymorph.report.plate import Missing, Plate, settle
 from polymorph.report.reading import at_last_steps
+from polymorph.report.write import saved
 
 NAMES = list(PAPER_FIGURES)
 
@@ -138,6 +139,18 @@ def test_steering_draws_the_papers_ratio_of_every_pair(plates, tables, columns: 
     for axes, contrast in zip(panels, shown, strict=True):
         own = sorted(rows.filter(contrast=contrast)["value"])
         assert values_of(axes, MAP_COLOURS["orthogonal"]) == pytest.approx(own)
+
+
+def test_a_figure_of_the_page_is_scaled_whole() -> None:
+    """Eight inches wide, as all of the page are; its inside is not touched."""
+    figure, _ = grid(1, 1, 4.0)
+    svg = saved(settle(figure), "svg")
+    scaled = at_width(svg, 2)
+    assert re.search(rb'width="([\d.]+)pt"', scaled)[1] == b"486.0000"  # 6.75 inches of 72 points
+    assert re.search(rb'height="([\d.]+)pt"', scaled)[1] == b"243.0000"
+    assert scaled[scaled.index(b"viewBox") :] == svg[svg.index(b"viewBox") :]
+    with pytest.raises(ValueError, match="no SVG"):
+        at_width(b"<html>", 2)
 
 
 def test_sites_have_short_names() -> None:

@@ -38,6 +38,7 @@ FOR_PRINT: dict[str, Any] = STYLE | {
     "pdf.fonttype": 42,  # TrueType, which can be searched and edited; journals refuse type 3
     "ps.fonttype": 42,
 }
+SIZE = re.compile(rb'width="([\d.]+)pt" height="([\d.]+)pt"')
 PREFERRED = ("paper_x8", "paper_x32")
 
 
@@ -117,3 +118,12 @@ def saved_for_print(figure: Figure) -> bytes:
             buffer, format="pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None}
         )
     return buffer.getvalue()
+
+
+def at_width(svg: bytes, columns: int) -> bytes:
+    """An SVG of matplotlib's at the width of one or two columns, everything in it scaled alike."""
+    if (found := SIZE.search(svg)) is None:
+        raise ValueError("this is no SVG of matplotlib's")
+    width, height = (float(side) for side in found.groups())
+    size = 72 * WIDTHS[columns], 72 * WIDTHS[columns] * height / width
+    return b"".join([svg[: found.start()], b'width="%.4fpt" height="%.4fpt"' % size, svg[found.end() :]])
