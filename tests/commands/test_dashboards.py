@@ -229,9 +229,7 @@ def test_an_analysis_tells_every_checkpoint_and_shows_tables_figures_and_artifac
     folder = Path(shutil.copytree(stacked.folder, root / stacked.name))
     shutil.rmtree(folder / "wandb")
     logger = LoggerConfig(mode="offline", media=True, artifacts=True)
-    config = AnalyzeConfig(
-        cohort=str(folder), study=["ladder", "pairing"], logger=logger, accelerator="cpu", threads=1
-    )
+    config = AnalyzeConfig(cohort=str(folder), study=["ladder"], logger=logger, accelerator="cpu", threads=1)
     assert analyze.run(config) == command.DONE
     runs = shown(Cohort.open(folder))
     (told,) = runs["analysis"]

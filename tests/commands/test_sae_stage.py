@@ -108,6 +108,8 @@ def test_every_member_and_site(run: Run, cohort: Cohort, root: Path, whole: Coho
     assert ended.out.splitlines() == [
         f"training 6 SAEs of tiny at step {LAST}, as one stack",
         f"6 of 6 SAEs of tiny are in {cohort.folder}",
+        f"cohort: {cohort.folder}",
+        f"next: python analyze.py cohort={cohort.folder}",
     ]
     assert torch.equal(torch.get_rng_state(), before)
     found = digests(cohort)
