@@ -32,7 +32,7 @@ from polymorph.studies.rows import Row
 
 STUDY = "haar"
 EXTRA_COLUMNS: dict[str, type[pl.DataType]] = {"statistic": pl.String, "law": pl.String}
-PAPER = "paper"
+PAPER, PAPER_UNDETERMINED = "paper", "paper_undetermined"  # conventions: the latter is of the fit alone
 REFITS = 199
 LARGEST_REFIT = 128
 """Above this d a refit takes 0.1 s and more, and the law of exactly known matrices stands in: with every plane
@@ -44,13 +44,13 @@ def haar_rows(evidence: Evidence) -> Iterator[Row]:
 
     `law` is `refit` (the estimation is repeated) or `exact` (R as if known). `registered` is the smaller p of
     the registered pair of tests, times two. The paper's uncalibrated Kolmogorov–Smirnov p stands beside. In the
-    convention `paper` there is `permutation_distance` for every pair, also where r < d.
+    convention `paper` there is `permutation_distance` for every pair; where r < d, in `paper_undetermined`.
     """
     for site in evidence.sites:
         r, d = least_determined(evidence, site)
         yield evidence.row(STUDY, site, "fit", "determined_dimension", float(r), map="orthogonal")
         yield evidence.row(STUDY, site, "fit", "dimension", float(d), map="orthogonal")
-        yield from _paper_rows(evidence, site)
+        yield from _paper_rows(evidence, site, PAPER if r == d else PAPER_UNDETERMINED)
         if r < d:
             continue
         R, used = frames(evidence, site)
@@ -80,11 +80,11 @@ def frames(evidence: Evidence, site: str) -> tuple[Float[Tensor, "frames d d"], 
     return orthogonal(fit).weight, list(evidence.pairs)
 
 
-def _paper_rows(evidence: Evidence, site: str) -> Iterator[Row]:
+def _paper_rows(evidence: Evidence, site: str, convention: str) -> Iterator[Row]:
     """The paper's distance of every fitted R to the nearest permutation, whatever the data determine of it."""
     R = orthogonal(evidence.totals(site)[0]).weight
     for pair, distance in zip(evidence.pairs, permutation_distance(R).tolist(), strict=True):
-        about = {**pair.columns(), "map": "orthogonal", "convention": PAPER}
+        about = {**pair.columns(), "map": "orthogonal", "convention": convention}
         yield evidence.row(STUDY, site, "fit", "permutation_distance", distance, **about)
 
 

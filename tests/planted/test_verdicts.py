@@ -3,6 +3,7 @@
 from statistics import mean, median
 from typing import Any
 
+import polars as pl
 import pytest
 from cohorts_analysed import Analysed, analysed, draws
 from scipy.stats import binom
@@ -132,7 +133,9 @@ def check_whole_refused(found: Analysed) -> None:
     assert "R is undetermined: the data determine" in found.claims["verdict"].reason
     assert found.haar == "refused"
     assert "undetermined" in found.claims["haar"].reason
-    assert set(found.tables["haar"]["metric"]) == {"determined_dimension", "dimension"}
+    of_members = found.tables["haar"].filter(pl.col("convention").is_null())
+    assert set(of_members["metric"]) == {"determined_dimension", "dimension"}
+    assert set(found.tables["haar"]["convention"].drop_nulls()) == {"paper_undetermined"}
     whole = found.tables["ladder"].filter(
         found.tables["ladder"]["metric"].is_in(["frobenius_from_identity", "determinant", "trace"])
     )
