@@ -1,7 +1,7 @@
 """Pairing tests and regimes beside training: once a pair, by whoever comes second; no fault of theirs costs it."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from unittest import mock
 
@@ -47,6 +47,15 @@ def test_a_pair_is_computed_once_and_read_by_everybody_after(cohort: Cohort) -> 
     assert all(row.source is not None for row in rows)  # what all pairs say together is for who has all
 
 
+def test_a_pair_has_the_same_rows_whoever_is_read_beside_it(cohort: Cohort) -> None:
+    own = live(cohort)
+    pairs = [pair for pair in own.comparison.pairs_at(4) if pair.role == "estimate"]
+    together, alone = live_studies.STUDIES["pairing"](own.comparison, pairs), []
+    for pair in pairs:
+        alone.append(live_studies.STUDIES["pairing"](own.comparison, [pair])(pair))
+    assert [together(pair) for pair in pairs] == alone
+
+
 def test_regimes_are_told_in_brief(cohort: Cohort) -> None:
     own = live(cohort)
     (pair, *_) = own.comparison.pairs_at(10, [0])
@@ -68,9 +77,11 @@ def test_ceilings_have_none(cohort: Cohort) -> None:
 
 
 def test_a_pair_that_cannot_bear_a_study_is_said_once_and_has_no_rows(cohort: Cohort) -> None:
-    def refuses(*_: object) -> Iterator[None]:
-        raise RequestError("no contrast")
-        yield
+    def refuses(*_: object) -> Callable[[object], None]:
+        def made(pair: object) -> None:
+            raise RequestError("no contrast")
+
+        return made
 
     own = live(cohort)
     pairs = own.comparison.pairs_at(4, [0])[:1]
@@ -80,9 +91,8 @@ def test_a_pair_that_cannot_bear_a_study_is_said_once_and_has_no_rows(cohort: Co
 
 
 def test_a_fault_costs_neither_the_ladder_nor_the_training() -> None:
-    def breaks(*_: object) -> Iterator[None]:
+    def breaks(*_: object) -> None:
         raise ArithmeticError("something of ours")
-        yield
 
     with memory_folder() as folder, mock.patch.dict(live_studies.STUDIES, {"pairing": breaks}):
         cohort = trained(folder, "seed=[0,1]", "trainer.max_steps=2", "trainer.log_every=1")

@@ -45,12 +45,17 @@ class PairingTest:
 
 
 def pairing_test(
-    tokens: Activations, site: str, pairs: Sequence[tuple[int, int]], draws: int, generator: torch.Generator
+    tokens: Activations,
+    site: str,
+    pairs: Sequence[tuple[int, int]],
+    draws: int,
+    generator: torch.Generator,
+    components: int = COMPONENTS,
 ) -> PairingTest:
     """The test on some tokens of all members; every member's documents are permuted independently.
 
-    Each member is reduced to its leading principal components (at most 64), which do not know the pairing, so
-    the test stays exact. `ValueError` with fewer than two documents.
+    Each member is reduced to its leading principal components (64, if not said otherwise), which do not know the
+    pairing, so the test stays exact. `ValueError` with fewer than two documents.
     """
     groups = _groups(tokens.document)
     if sum(len(group) for group in groups) < 2:
@@ -60,7 +65,7 @@ def pairing_test(
     centre = values.mean(1)
     scores = [part - centre[:, None, None] for part in parts]
     basis = torch.linalg.eigh((values - centre[:, None]).mT @ (values - centre[:, None])).eigenvectors
-    scores = [(part @ basis[:, None, :, -COMPONENTS:]).float() for part in scores]
+    scores = [(part @ basis[:, None, :, -components:]).float() for part in scores]
     flat = torch.cat([part.flatten(1, 2) for part in scores], dim=1)
     sizes = (flat.mT @ flat).square().sum((-2, -1)).sqrt()
     null = [_rv([_permuted(part, generator) for part in scores], pairs, sizes) for _ in range(draws)]

@@ -6,7 +6,7 @@ from typing import Any
 import polars as pl
 
 from polymorph.alignment.pairings import chunk_generator
-from polymorph.alignment.permutation import pairing_test
+from polymorph.alignment.permutation import COMPONENTS, pairing_test
 from polymorph.studies.evidence import Evidence
 from polymorph.studies.rows import Row
 
@@ -16,7 +16,7 @@ LEAST_DRAWS = 199
 DRAWS_A_SITE = 60  # so that Holm over two tests a site can reject at 0.05: the least p is 1/(draws + 1)
 
 
-def pairing_rows(evidence: Evidence) -> Iterator[Row]:
+def pairing_rows(evidence: Evidence, components: int = COMPONENTS) -> Iterator[Row]:
     """The RV coefficient of every pair, its mean under permuted documents, and p; a row for all pairs together.
 
     p = (1 + #{T* ≥ T}) / (draws + 1), one-sided, not adjusted for the number of sites or pairs.
@@ -25,7 +25,7 @@ def pairing_rows(evidence: Evidence) -> Iterator[Row]:
     draws = max(LEAST_DRAWS, DRAWS_A_SITE * len(all_sites))
     for site in evidence.sites:
         generator = chunk_generator(evidence.seed, 2**31 + all_sites.index(site))
-        test = pairing_test(evidence.kept(site), site, evidence.index, draws, generator)
+        test = pairing_test(evidence.kept(site), site, evidence.index, draws, generator, components)
         about: dict[str, Any] = {
             "n_tokens": test.tokens,
             "n_documents": test.documents,
