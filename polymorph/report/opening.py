@@ -25,11 +25,12 @@ MEANS = {
     "undetermined": "the data do not settle which kind of map relates the members",
 }
 """Verdict → what it says, for whoever reads it for the first time."""
+PARTLY = "R is undetermined"  # what the reason of a claim then starts with
 PART = (
     "the data determine only part of R, the best rotation or reflection of one member onto another, and of the whole "
     "of R nothing is said"
 )
-"""What `undetermined` says where that is the reason."""
+"""What `undetermined` says where R is not determined as a whole."""
 MOST_SITES = 4  # that a sentence names
 UNSAID = "which kind of map relates the members is not said"
 
@@ -59,7 +60,7 @@ def opening_of(claims: Sequence[Claim], last: pl.DataFrame) -> list[str]:
 def _verdicts(claims: Sequence[Claim]) -> Iterator[str]:
     told = [claim for claim in claims if claim.id.startswith("verdict:")]
     for word, sites in _by_word((claim.verdict, claim.site) for claim in told):
-        partly = all(on_support(claim) for claim in told if claim.site in sites)
+        partly = all(claim.reason.startswith(PARTLY) for claim in told if claim.site in sites)
         meaning = PART if partly else MEANS.get(word, UNSAID)
         yield f"The verdict is {word} {_at(sites, len(told))}: {meaning}."
 

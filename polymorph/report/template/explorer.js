@@ -168,6 +168,7 @@
     const low = Math.max(FLOOR, least - 0.1);
     plot(at("r2"), "R² over training", lines, low, 1.05, squeezed, [-2, -1, 0, 0.25, 0.5, 0.75, 1].filter((tick) => tick >= low), step, []);
     const d = data.dimensions[site];
+    at("turn").replaceChildren();
     if (!data.turn || d === null) return;
     const turns = [["#0072b2", false, over(data.turn, site, pair)], ...(data.turn_of_one ? [["#222222", true, over(data.turn_of_one, site, pair)]] : [])];
     const haar = Math.sqrt(2 * d);
