@@ -12,7 +12,6 @@ from polymorph.report.answers.saying import (
     middle,
     nothing,
     shortened,
-    together,
 )
 from polymorph.report.answers.tables import Tables, table_of
 from polymorph.report.cautions import ALIKE
@@ -111,9 +110,15 @@ def _explained(rows: pl.DataFrame, places: list[Place]) -> str:
 
 
 def _undefined(rows: pl.DataFrame, places: list[Place]) -> str:
-    none = [str(place) for place in places if _gain(place.of(rows)).is_empty()]
-    return (
-        f"No pairing gain, because there is hardly anything to gain over covariance: {together(none)}."
-        if none
-        else ""
-    )
+    """Where the control and the own SAE are there, and yet no gain."""
+    none = [
+        place
+        for place in places
+        if (here := place.of(rows)).height
+        and _gain(here).is_empty()
+        and COVARIANCE.of(here).height
+        and OWN.of(here).height
+    ]
+    if not none:
+        return ""
+    return f"There is no pairing gain, because there is hardly anything to gain over covariance, {at(none, places)}."

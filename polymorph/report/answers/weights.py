@@ -24,7 +24,8 @@ BEARS = (
     "Weights that stay apart do not quite show that no symmetry relates them: the search ends in a "
     "local maximum.",
     "0 is a copy, 1 a source of zeros, 2 unrelated weights of one size. What members reach has to be "
-    "read beside models that have no stream in common (own rotations) and beside untrained ones.",
+    "read beside models that have no stream in common (own rotations) and beside untrained ones, both "
+    "searched from fewer starts.",
     "Weights may differ where the function and the streams agree, in directions that the inputs never "
     "use. Pairs share seeds; weights have no interval.",
 )
