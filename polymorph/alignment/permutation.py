@@ -15,6 +15,7 @@ from torch import Tensor
 from polymorph.activations import Activations
 
 COMPONENTS = 64
+DRAWS_AT_ONCE = 64
 _GROUP = 8  # documents, at least: 8! orders in the smallest group
 _TOKENS = 4096  # used at most; whole documents
 
@@ -68,9 +69,34 @@ def pairing_test(
     scores = [(part @ basis[:, None, :, -components:]).float() for part in scores]
     flat = torch.cat([part.flatten(1, 2) for part in scores], dim=1)
     sizes = (flat.mT @ flat).square().sum((-2, -1)).sqrt()
-    null = [_rv([_permuted(part, generator) for part in scores], pairs, sizes) for _ in range(draws)]
+    null = _null(scores, pairs, sizes, draws, generator)
     documents = sum(part.shape[1] for part in parts)
-    return PairingTest(_rv(scores, pairs, sizes), torch.stack(null), flat.shape[1], documents)
+    return PairingTest(_rv(scores, pairs, sizes), null, flat.shape[1], documents)
+
+
+def _null(
+    parts: list[Tensor],
+    pairs: Sequence[tuple[int, int]],
+    sizes: Tensor,
+    draws: int,
+    generator: torch.Generator,
+) -> Float[Tensor, "draws pairs"]:
+    """The RV coefficients of permuted documents.
+
+    C_xy is a sum over documents, X_{π(p)}ᵀ Y_{ρ(p)} over places p: the products of all two documents of a group are
+    made once, and every draw adds up as many of them as there are documents.
+    """
+    drawn = [[_order(part, generator) for part in parts] for _ in range(draws)]
+    orders = [torch.stack(own) for own in zip(*drawn, strict=True)]
+    null = torch.empty(draws, len(pairs))
+    for place, (i, j) in enumerate(pairs):
+        cross = torch.zeros(draws, parts[0].shape[-1], parts[0].shape[-1])
+        for part, order in zip(parts, orders, strict=True):
+            products = torch.einsum("alk,blm->abkm", part[i], part[j])
+            for some in torch.arange(draws).split(DRAWS_AT_ONCE):
+                cross[some] += products[order[some, i], order[some, j]].sum(1)
+        null[:, place] = cross.square().sum((-2, -1)) / (sizes[i] * sizes[j])
+    return null
 
 
 def permuted_members(
@@ -105,10 +131,13 @@ def _components(values: Tensor, group: list[Tensor]) -> Float[Tensor, "members d
     return values[:, torch.stack([tokens[:shortest] for tokens in group])]
 
 
-def _permuted(part: Tensor, generator: torch.Generator) -> Tensor:
+def _order(part: Tensor, generator: torch.Generator) -> Tensor:
     members, documents = part.shape[:2]
-    order = torch.rand(members, documents, generator=generator).argsort(-1)
-    return part.gather(1, order[:, :, None, None].expand_as(part))
+    return torch.rand(members, documents, generator=generator).argsort(-1)
+
+
+def _permuted(part: Tensor, generator: torch.Generator) -> Tensor:
+    return part.gather(1, _order(part, generator)[:, :, None, None].expand_as(part))
 
 
 def _rv(parts: list[Tensor], pairs: Sequence[tuple[int, int]], sizes: Tensor) -> Float[Tensor, "pairs"]:

@@ -9,6 +9,7 @@ from plants import haar, normal
 from scipy.stats import binom, chisquare
 from torch import Tensor
 
+from polymorph.alignment import permutation
 from polymorph.activations import Activations
 from polymorph.alignment.permutation import COMPONENTS, PairingTest, pairing_test, permuted_members
 
@@ -212,3 +213,15 @@ def test_documents_of_one_length_are_not_cut(generator):
     tokens = Activations({}, document, torch.arange(6).repeat(30))
     found = outcome(members(generator, tokens), 3, generator)
     assert (found.tokens, found.documents) == (180, 30)
+
+
+def test_products_of_documents_added_up_are_those_of_permuted_tokens(generator):
+    parts = [torch.randn(3, 8, 5, 6, generator=generator), torch.randn(3, 9, 4, 6, generator=generator)]
+    flat = torch.cat([part.flatten(1, 2) for part in parts], 1)
+    sizes = (flat.mT @ flat).square().sum((-2, -1)).sqrt()
+    pairs = [(0, 1), (2, 1)]
+    found = permutation._null(parts, pairs, sizes, 70, torch.Generator().manual_seed(5))
+    drawing = torch.Generator().manual_seed(5)
+    permuted = ([permutation._permuted(part, drawing) for part in parts] for _ in range(70))
+    expected = torch.stack([permutation._rv(some, pairs, sizes) for some in permuted])
+    torch.testing.assert_close(found, expected)
