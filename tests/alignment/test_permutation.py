@@ -9,8 +9,8 @@ from plants import haar, normal
 from scipy.stats import binom, chisquare
 from torch import Tensor
 
-from polymorph.alignment import permutation
 from polymorph.activations import Activations
+from polymorph.alignment import permutation
 from polymorph.alignment.permutation import COMPONENTS, PairingTest, pairing_test, permuted_members
 
 SIMULATIONS, DRAWS, D = 300, 19, 4
