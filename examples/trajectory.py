@@ -28,8 +28,8 @@ def main(folder: Path) -> None:
         "seed=[0,1]",
         f"cohort.root={folder}",
         "cohort.name=short",
-        *("trainer.max_steps=64", "trainer.progress=false", "optimizer.warmup_steps=10"),
-        *("probe.fit=128", "probe.eval=128", "trainer.eval_every=64"),
+        *("trainer.max_steps=32", "trainer.progress=false", "optimizer.warmup_steps=10"),
+        *("probe.fit=64", "probe.eval=64", "trainer.eval_every=32"),
     )
     run("analyze", f"cohort={cohort}", "study=[ladder]")
 

@@ -47,7 +47,7 @@ def test_a_trajectory_is_a_table(tmp_path):
     text = said_by("trajectory", str(tmp_path))
     assert (tmp_path / "short" / "analysis" / "default" / "report.html").is_file()
     assert re.search(r"│ 0 +┆.*\n.*│ 1 +┆", text)
-    assert re.search(r"│ 64 +┆", text)
+    assert re.search(r"│ 32 +┆", text)
 
 
 def test_a_study_of_one_s_own_tells_copies_from_strangers():

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from polymorph.cohort import durable, looking
-from polymorph.cohort.errors import CorruptError, writing
+from polymorph.cohort.errors import CorruptError, VersionError, writing
 from polymorph.cohort.names import check_name
 from polymorph.cohort.plain import LARGEST, sha256
 from polymorph.cohort.sealed import seal, unseal
@@ -47,7 +47,10 @@ class Results:
                 durable.replace_file(place / name, data)
 
     def made_from(self, key: str) -> bool:
-        """Whether the files are there, as they were written, and follow from `key`."""
+        """Whether the files are there, as they were written, and follow from `key`.
+
+        `VersionError` where a newer program wrote them: they are not to be replaced by older ones.
+        """
         try:
             if not looking.exists(self.folder / RECORD):
                 return False
@@ -55,6 +58,8 @@ class Results:
             return record["key"] == key and all(
                 self._is_as_written(name, expected) for name, expected in record["files"].items()
             )
+        except VersionError:
+            raise
         except (CorruptError, RequestError):
             return False
 

@@ -2,6 +2,7 @@
 
 import itertools
 import pickle
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -87,6 +88,17 @@ def test_twice_does_no_work(run: Run, analysed: Cohort) -> None:
     assert ended.status == command.DONE
     assert "nothing new" in ended.out
     assert snapshot(analysed.folder) == before
+
+
+def test_results_of_a_newer_program_are_refused_with_both_versions(run: Run, mine: Cohort) -> None:
+    assert analyse(run, mine, "step=last").status == command.DONE
+    record = mine.folder / "analysis" / "default" / "made_from.json"
+    record.write_text(record.read_text().replace('"schema": "1.0"', '"schema": "2.0"'))
+    before = snapshot(mine.folder)
+    ended = analyse(run, mine, "step=last")
+    assert ended.status == command.FAILED
+    assert re.search(r"made_from\.json is of schema version 2\.0; this polymorph reads 1\.0", ended.err)
+    assert snapshot(mine.folder) == before
 
 
 def test_everything_that_was_compared_live_is_used(analysed: Cohort, watched: Cohort) -> None:

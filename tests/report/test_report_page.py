@@ -266,7 +266,7 @@ def test_hostile_claims_are_text(studied, text):
     assert reader.count("script") == 2
     assert reader.count("img") == 0
     assert {key for _, attributes in reader.elements for key in attributes} <= ALLOWED
-    assert "49" not in reader.text.partition("Site by site")[0] or "{{" not in text
+    assert "{{" not in text or text in reader.text
 
 
 def test_without_claims_there_are_no_verdicts(planted):
@@ -346,7 +346,8 @@ def test_it_warns_where_unrelated_saes_match_like_those_with_one_seed(studied):
 
 
 def test_without_saes_their_studies_are_one_line(planted):
-    none = study_tables(evidence_of(planted), list(STUDIES))[1]
+    needing = [name for name, study in STUDIES.items() if study.needs_saes]
+    none = study_tables(evidence_of(planted), needing)[1]
     saes = [entry for entry in none if "stage=sae" in entry[1]]
     assert len(saes) == 4
     given = replace(planted, left_out=[*planted.left_out, *saes, ("study cycles", "it needs three members")])
