@@ -17,6 +17,7 @@ import torch
 from benchmarks.training import stack
 from polymorph.cohort import Cohort
 from polymorph.comparison import Comparison
+from polymorph.live_studies import LiveStudies
 from polymorph.models.dyck_transformer import DyckTransformer, DyckTransformerConfig
 from polymorph.tasks.dyck import Dyck
 from polymorph.tasks.task import ProbeConfig
@@ -56,7 +57,14 @@ def _compared(members: int, device: str) -> float:
                 cohort.member(seed).publish_step(step, {k: v.data for k, v in weights.items()}, {})
         where = torch.device(device)
         comparison = Comparison(cohort, Dyck(), config, ProbeConfig(), where)
-        return _seconds(lambda: comparison.rows(comparison.pairs_at(2)))
+        return _seconds(lambda: _callback(comparison))
+
+
+def _callback(comparison: Comparison) -> None:
+    """What it computes at a checkpoint if nothing more is asked for."""
+    pairs = comparison.pairs_at(2)
+    comparison.rows(pairs)
+    LiveStudies(comparison).rows("pairing", pairs)
 
 
 def _seconds(action: object) -> float:
