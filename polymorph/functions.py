@@ -4,7 +4,7 @@ Studies of function read this; those of representation read an `ActivationSource
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
@@ -50,6 +50,21 @@ class Functions:
             if sequences is None:
                 raise ValueError(f"say how many sequences of {distribution}: it has no end")
             yield from self.task.held_out(distribution, sequences, self.device)
+
+    def first(self, documents: int, tokens: int | None = None, least: int = 1) -> "Functions":
+        """The same on its first eval documents: at most so many, and of those as many as hold so many tokens together.
+
+        At least `least` of those that there are, however long.
+        """
+        most = min(documents, self.probe.eval)
+        some = replace(self, probe=replace(self.probe, eval=most))
+        if tokens is None:
+            return some
+        held = torch.zeros(most, dtype=torch.long)
+        for chunk in some.inputs("eval"):
+            held += torch.bincount(chunk.document.cpu(), minlength=most)
+        within = int((held.cumsum(0) <= tokens).sum())
+        return replace(self, probe=replace(self.probe, eval=max(min(least, most), within)))
 
     def read(self, member: int, chunk: Chunk, sites: Sequence[str]) -> dict[str, Float[Tensor, "n d"]]:
         """The residual stream at sites, on the tokens kept, in the cohort's coordinates."""

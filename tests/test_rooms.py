@@ -14,6 +14,7 @@ ROOMS = (
     "errors",
     "checks",
     "code_version",
+    "multiplicity",
     "progress",
     "tasks",
     "models",

@@ -15,7 +15,7 @@ import polars as pl
 
 from polymorph.claims.claim import Claim
 from polymorph.claims.estimate import Estimate, estimate
-from polymorph.claims.multiplicity import LEVEL
+from polymorph.multiplicity import LEVEL
 from polymorph.studies.bars import ACROSS, ALL, MEAN, MIXTURE, PAPER, WITHIN
 from polymorph.studies.components import INTEGRATED, PARTS
 

@@ -20,7 +20,7 @@ from polymorph.claims.bars import bar_claims
 from polymorph.claims.claim import Claim
 from polymorph.claims.error_rate import error_rate
 from polymorph.claims.estimate import Estimate, estimate
-from polymorph.claims.multiplicity import LEVEL, benjamini_hochberg, holm
+from polymorph.multiplicity import LEVEL, benjamini_hochberg, holm
 from polymorph.studies.rows import sites_in_order
 from polymorph.studies.support import ON_SUPPORT
 

@@ -74,18 +74,12 @@ def component_names(functions: Functions, member: int) -> list[str]:
 
 def documents_of(functions: Functions, tokens: int, least: int) -> Documents:
     """The first documents of the eval split that hold at most so many tokens together, and `least` in any case."""
-    counts = _tokens(functions.inputs("eval"), functions.probe.eval)
-    enough = max(least, int((counts.cumsum(0) <= tokens).sum()))
-    chosen = min(enough, functions.probe.eval)
-    fewer = replace(functions, probe=replace(functions.probe, eval=chosen))
-    return Documents(list(fewer.inputs("eval")), counts[:chosen])
-
-
-def _tokens(chunks: Any, documents: int) -> Float[Tensor, "documents"]:
-    counts = torch.zeros(documents, dtype=torch.float64)
+    fewer = functions.first(functions.probe.eval, tokens, least)
+    chunks = list(fewer.inputs("eval"))
+    counts = torch.zeros(fewer.probe.eval, dtype=torch.float64)
     for chunk in chunks:
-        counts += torch.bincount(chunk.document.cpu(), minlength=documents).double()
-    return counts
+        counts += torch.bincount(chunk.document.cpu(), minlength=fewer.probe.eval).double()
+    return Documents(chunks, counts)
 
 
 @dataclass

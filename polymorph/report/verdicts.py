@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from polymorph.claims import Claim
 from polymorph.claims.bars import EVERYWHERE
-from polymorph.claims.multiplicity import LEVEL
 from polymorph.claims.site import BEYOND_AFFINE, GAP
+from polymorph.multiplicity import LEVEL
 from polymorph.report.wording import counted
 
 COLOURS = {

@@ -34,14 +34,6 @@ def p_beyond(value: float, null: Float[Tensor, " draws"]) -> float:
     return float(student.sf((value - float(null.mean())) / (spread * math.sqrt(1 + 1 / n)), n - 1))
 
 
-def holm(p_values: Float[Tensor, " tests"]) -> Float[Tensor, " tests"]:
-    """Adjusted p-values: rejecting at α keeps the chance of any false rejection at most α (Holm 1979)."""
-    order = p_values.argsort()
-    factors = torch.arange(len(p_values), 0, -1, dtype=p_values.dtype)
-    raised = (p_values[order] * factors).clamp(max=1).cummax(0).values
-    return torch.empty_like(p_values).scatter_(0, order, raised)
-
-
 class Resamples:
     """Documents drawn with replacement, the same draws for everything that is read on them."""
 

@@ -1,10 +1,10 @@
 """What adding a vector to the residual stream does to a member's answers, document by document."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from polymorph.functions import Functions
@@ -264,20 +264,9 @@ def first_documents(functions: Functions, documents: int, tokens: int) -> Functi
 
     At least `FEWEST` of those that there are, however long: a test needs them.
     """
-    most = min(documents, functions.probe.eval)
-    some = replace(functions, probe=replace(functions.probe, eval=most))
-    held = torch.zeros(most, dtype=torch.long)
-    for document in _documents(some):
-        held += torch.bincount(document, minlength=most)
-    fits = max(min(FEWEST, most), int((held.cumsum(0) <= tokens).sum()))
-    return replace(functions, probe=replace(functions.probe, eval=fits))
+    return functions.first(documents, tokens, FEWEST)
 
 
 def documents_concerned(functions: Functions, aim: Aim) -> int:
     """Eval documents that have a position that an aim concerns."""
     return sum(len(chunk.document[aim.concerned(chunk)].unique()) for chunk in functions.inputs("eval"))
-
-
-def _documents(functions: Functions) -> Iterator[Int[Tensor, " n"]]:
-    for chunk in functions.inputs("eval"):
-        yield chunk.document.cpu()

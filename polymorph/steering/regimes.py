@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Literal
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from polymorph.steering.documents import holm, p_above, p_beyond
+from polymorph.multiplicity import holm
+from polymorph.steering.documents import p_above, p_beyond
 
 LEVEL = 0.05
 CLEAN = (0.8, 1.25)
@@ -93,14 +93,14 @@ def corrected(cases: Sequence[PValues], owners: Sequence[int]) -> list[PValues]:
     """Holm over all cases, for every kind of test; cases with the same owner share the test of its own vector."""
     adjusted: dict[str, list[float]] = {}
     for name in (field.name for field in fields(PValues)):
-        values = torch.tensor([getattr(case, name) for case in cases], dtype=torch.float64)
+        values = [getattr(case, name) for case in cases]
         if name == "own":
-            once = {owner: float(value) for owner, value in zip(owners, values, strict=True)}
-            own = holm(torch.tensor(list(once.values()), dtype=torch.float64)).tolist()
-            found = dict(zip(once, own, strict=True))
+            once = dict(zip(owners, values, strict=True))
+            found = holm(once)
             adjusted[name] = [found[owner] for owner in owners]
         else:
-            adjusted[name] = holm(values).tolist()
+            found = holm(dict(enumerate(values)))
+            adjusted[name] = [found[place] for place in range(len(values))]
     return [PValues(**{name: values[i] for name, values in adjusted.items()}) for i in range(len(cases))]
 
 

@@ -1,7 +1,7 @@
 """Linear mode connectivity: the loss of models whose weights lie between those of two members."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -20,8 +20,7 @@ FRACTIONS = tuple(step / 10 for step in range(11))
 
 def chunks_of(functions: Functions, documents: int) -> list[Chunk]:
     """The first documents of the eval split, so many or all of it."""
-    probe = replace(functions.probe, eval=min(functions.probe.eval, documents))
-    return list(replace(functions, probe=probe).inputs("eval"))
+    return list(functions.first(documents).inputs("eval"))
 
 
 @dataclass(frozen=True)

@@ -59,8 +59,8 @@ OF_ONE_MEMBER = ("identity", "orthogonal")
 """From the previous checkpoint of a member to its last."""
 DOCUMENTS = 128
 """Eval documents that are run, at most: every site, pair and map is one run of a model over them."""
-TOKENS = 4096
-"""What they may hold together; at least two documents are run."""
+TOKENS, LEAST = 4096, 2
+"""What they may hold together, and how many documents are run in any case."""
 PERMUTED, COVARIANCE, MEAN = "documents_permuted", "covariance_only", "predict_mean"
 CONSTANT = "constant_answer"
 """Of `loss_recovered`, the convention whose 0 is the entropy of the labels."""
@@ -140,13 +140,7 @@ class _Use:
 def _open(evidence: Evidence, ends: Sequence[End]) -> _Opened:
     """As many of the first eval documents as there may be."""
     assert evidence.functions is not None
-    functions = evidence.functions(ends)
-    most = replace(functions.probe, eval=min(DOCUMENTS, functions.probe.eval))
-    lengths = torch.zeros(most.eval, dtype=torch.long)
-    for chunk in replace(functions, probe=most).inputs("eval"):
-        lengths += torch.bincount(chunk.document.cpu(), minlength=most.eval)
-    within = int((lengths.cumsum(0) <= TOKENS).sum())
-    return _Opened(ends, replace(functions, probe=replace(most, eval=max(2, within))))
+    return _Opened(ends, evidence.functions(ends).first(DOCUMENTS, TOKENS, LEAST))
 
 
 def check_widths(members: _Opened) -> None:

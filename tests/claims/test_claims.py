@@ -16,7 +16,7 @@ from scipy.stats import t as student
 from polymorph.claims import Claim, claims_of, write_claims
 from polymorph.claims.error_rate import ErrorRate, _given, error_rate
 from polymorph.claims.estimate import Estimate, estimate
-from polymorph.claims.multiplicity import benjamini_hochberg, holm
+from polymorph.multiplicity import benjamini_hochberg, holm
 from polymorph.studies import haar, ladder, pairing, support
 from polymorph.studies.rows import Row, table
 from polymorph.studies.support import ON_SUPPORT

@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from polymorph.claims.multiplicity import LEVEL
+from polymorph.multiplicity import LEVEL
 from polymorph.report.answers.answer import Answer
 from polymorph.report.answers.saying import (
     NO_CEILING,
