@@ -61,6 +61,10 @@ class Trainable(Architecture, Protocol):
         """The model before its first step, a function of the seed; answers with logits by head."""
         ...
 
+    def flat_ready(self) -> bool:
+        """Whether this machine can call a member with what a task gives as `flat_inputs`."""
+        ...
+
     def files(self) -> Mapping[str, bytes]:
         """What stands beside the weights of a checkpoint, so that others can open it."""
         ...

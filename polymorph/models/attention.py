@@ -1,7 +1,8 @@
 """Causal attention over sequences of unequal length laid one after the other.
 
 A *layout* (see `polymorph.tasks.packing`) says how a flat axis of tokens splits into sequences. Groups are dense
-rectangles, so attention needs no mask but the causal one and computes little that is PAD.
+rectangles, so attention needs no mask but the causal one and computes little that is PAD. Where the sequences are
+given by their starts, a kernel of our own computes none of it.
 
 On a CPU explicit products beat the fused kernel for sequences this short; on an accelerator the fused one
 wins. Neither is batched by `vmap`, so the member axis of a stack is folded into the batch by a rule here.
@@ -12,10 +13,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from polymorph.models.ragged_attention import ragged_attention
 from polymorph.tasks.packing import Layout
 
 
@@ -33,6 +35,14 @@ def attend(
     """softmax(scores) v inside each sequence of the layout; differentiable once, also under `vmap`."""
     result: Tensor = _Attention.apply(qkv, layout)[0]
     return result
+
+
+def attend_ragged(
+    qkv: Float[Tensor, "1 token 3 head d_head"], starts: Int[Tensor, " sequences_and_1"]
+) -> Float[Tensor, "1 token head d_head"]:
+    """The same for sequences of any lengths, by the kernel for CPUs."""
+    out: Tensor = ragged_attention(qkv[0].contiguous(), starts)[0]
+    return out[None]
 
 
 class _Attention(torch.autograd.Function):

@@ -17,8 +17,10 @@ from transformer_lens import HookedRootModule
 from transformer_lens.hook_points import HookPoint
 
 from polymorph.models.architecture import Weights, site_names
-from polymorph.models.attention import attend, attention_scores
+from polymorph.models.attention import attend, attend_ragged, attention_scores
 from polymorph.models.norm import RMSNorm
+from polymorph.models.ragged_attention import has_kernel
+from polymorph.models.rectifier import relu
 from polymorph.tasks.dyck import DyckConfig
 from polymorph.tasks.packing import Layout
 
@@ -98,6 +100,9 @@ class DyckTransformerConfig:
         model.load_state_dict({**weights, **buffers}, strict=False)
         return model
 
+    def flat_ready(self) -> bool:
+        return has_kernel(self.d_head)
+
     def files(self) -> dict[str, bytes]:
         return {}
 
@@ -129,7 +134,9 @@ class Attention(nn.Module):
         self.hook_attn_scores, self.hook_pattern = HookPoint(), HookPoint()
         self.hook_z, self.hook_result = HookPoint(), HookPoint()
 
-    def forward(self, x: Tensor, norm: RMSNorm, layout: Layout | None) -> Float[Tensor, "row pos d_model"]:
+    def forward(
+        self, x: Tensor, norm: RMSNorm, layout: Layout | Tensor | None
+    ) -> Float[Tensor, "row pos d_model"]:
         n_heads, _, d_head = self.W_Q.shape
         weights = torch.cat([w.transpose(0, 1).flatten(1) for w in (self.W_Q, self.W_K, self.W_V)], -1)
         qkv = (x @ norm.fold(weights)).unflatten(-1, (3, n_heads, d_head))
@@ -141,13 +148,15 @@ class Attention(nn.Module):
             return self.hook_result(torch.einsum("rphd,hdm->rphm", z, self.W_O)).sum(-2)
         return z.flatten(-2) @ self.W_O.flatten(0, 1)
 
-    def _mix(self, qkv: Tensor, layout: Layout | None) -> Float[Tensor, "row pos head d_head"]:
+    def _mix(self, qkv: Tensor, layout: Layout | Tensor | None) -> Float[Tensor, "row pos head d_head"]:
         if _hooked(self.hook_attn_scores, self.hook_pattern):
             if layout is not None:
                 raise ValueError("attention patterns can be hooked on one sequence a row, not on packed rows")
             q, k, v = qkv.unbind(-3)
             pattern = self.hook_pattern(self.hook_attn_scores(attention_scores(q, k)).softmax(-1))
             return torch.einsum("rhqk,rkhd->rqhd", pattern, v)
+        if isinstance(layout, Tensor):
+            return attend_ragged(qkv, layout)
         if layout is not None:
             return attend(qkv, layout)
         rows, length = qkv.shape[:2]
@@ -166,7 +175,7 @@ class MLP(nn.Module):
         self.hook_pre, self.hook_post = HookPoint(), HookPoint()
 
     def forward(self, x: Tensor, norm: RMSNorm) -> Float[Tensor, "row pos d_model"]:
-        return self.hook_post(F.relu(self.hook_pre(x @ norm.fold(self.W_in)))) @ self.W_out
+        return self.hook_post(relu(self.hook_pre(x @ norm.fold(self.W_in)))) @ self.W_out
 
 
 class Block(nn.Module):
@@ -177,7 +186,7 @@ class Block(nn.Module):
         self.hook_resid_pre, self.hook_attn_out = HookPoint(), HookPoint()
         self.hook_resid_mid, self.hook_mlp_out, self.hook_resid_post = HookPoint(), HookPoint(), HookPoint()
 
-    def forward(self, x: Tensor, layout: Layout | None) -> Float[Tensor, "row pos d_model"]:
+    def forward(self, x: Tensor, layout: Layout | Tensor | None) -> Float[Tensor, "row pos d_model"]:
         x = self.hook_resid_pre(x)
         x = self.hook_resid_mid(x + self.hook_attn_out(self.attn(self.ln1(x), self.ln1, layout)))
         return self.hook_resid_post(x + self.hook_mlp_out(self.mlp(self.ln2(x), self.ln2)))
@@ -215,10 +224,11 @@ class DyckTransformer(HookedRootModule):
         self,
         tokens: Int[Tensor, "row pos"],
         positions: Int[Tensor, "row pos"] | None = None,
-        layout: Layout | None = None,
+        layout: Layout | Tensor | None = None,
     ) -> dict[str, Float[Tensor, "row pos classes"]]:
         """Logits by head. Without a layout a row is one sequence; with one there is a single row, which holds
-        sequences that do not see each other, and `positions` restart at 0 in each."""
+        sequences that do not see each other, and `positions` restart at 0 in each. A layout may also be the starts
+        of the sequences, int64 [sequences + 1], on a CPU; tokens after the last start belong to none."""
         where = self.W_pos[: tokens.shape[-1]] if positions is None else self.W_pos[positions]
         x = self.hook_embed(F.embedding(tokens, self.W_E)) + self.hook_pos_embed(
             where.expand(*tokens.shape, -1)

@@ -98,6 +98,9 @@ class GPTNeoXArchitecture:
                 parameter.copy_(weights[name.replace("lm_head", UNEMBEDDING)])
         return HookedCausalLM(model)
 
+    def flat_ready(self) -> bool:
+        return False  # its windows are of one length, and stacked they are as fast
+
     def files(self) -> dict[str, bytes]:
         """`config.json`, with which `AutoModelForCausalLM.from_pretrained` opens the folder of a checkpoint."""
         config = {

@@ -1,4 +1,4 @@
-"""Sequences sorted by length and cut to what they need, so that little of a batch is PAD."""
+"""Sequences of unequal length laid out so that little of a batch is PAD: in groups of equal length, or end to end."""
 
 from itertools import pairwise
 from typing import Protocol
@@ -51,6 +51,29 @@ def pack(batch: Sequences, groups: int, static: bool = False) -> Inputs:
     kept = take(batch.mask())
     taken = {head: take(label).masked_fill_(~kept, IGNORED) for head, label in batch.labels().items()}
     return Inputs((take(batch.tokens), positions.expand_as(kept)), taken, {"layout": layout})
+
+
+def flatten(batch: Sequences, capacity: int) -> Inputs | None:
+    """One flat row of `capacity` tokens a member, for a compiler; None if a member has more tokens than that.
+
+    Sequences lie end to end in the order of the batch, without PAD; what is left of the row is ignored. Arguments
+    are `tokens` and `positions`, [member 1 capacity], and the `starts` of the sequences, [member sequences + 1]. What
+    a member gets does not depend on the others.
+    """
+    starts = torch.nn.functional.pad(batch.lengths.cumsum(-1), (1, 0))
+    if int(starts[:, -1].max()) > capacity:
+        return None
+    mask = batch.mask()
+    members, context = len(mask), mask.shape[-1]
+    places = mask.new_zeros(members, capacity, dtype=torch.long)
+    kept = torch.arange(capacity, device=mask.device) < starts[:, -1:]
+    places[kept] = mask.flatten(1).nonzero()[:, 1]
+
+    def take(values: Tensor, rest: int) -> Tensor:
+        return values.flatten(1).gather(-1, places).masked_fill_(~kept, rest)[:, None]
+
+    labels = {head: take(label, IGNORED) for head, label in batch.labels().items()}
+    return Inputs((take(batch.tokens, 0), (places % context)[:, None], starts), labels)
 
 
 def by_length(lengths: Int[Tensor, "member sequence"]) -> Int[Tensor, "member sequence"]:

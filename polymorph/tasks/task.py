@@ -119,6 +119,13 @@ class Task(Protocol):
         """
         ...
 
+    def flat_inputs(self, batch: Any) -> Inputs | None:
+        """A batch whose shapes are those of every batch of its size, and with little PAD; None if it does not fit.
+
+        Every argument has the member axis first, and what a member gets does not depend on the others.
+        """
+        ...
+
     def evaluation(self, distribution: str, step: int, size: int, device: torch.device) -> Any:
         """A batch [1 member] of a distribution that training does not meet."""
         ...

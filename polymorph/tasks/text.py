@@ -213,6 +213,9 @@ class Text:
         tokens, labels = self._read(batch)
         return Inputs((tokens,), {"tok": labels})
 
+    def flat_inputs(self, batch: Windows) -> Inputs:
+        return self.inputs(batch)
+
     def evaluation(self, distribution: str, step: int, size: int, device: torch.device) -> Windows:
         """Windows of the evaluation span."""
         one_of("distribution", distribution, tuple(self.distributions))

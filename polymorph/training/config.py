@@ -1,6 +1,7 @@
 """How members are trained; the defaults are the paper's."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from polymorph.checks import at_least, one_of
 
@@ -75,12 +76,13 @@ class TrainerConfig:
     accelerator: str = "auto"
     """`auto`, `cpu` or `gpu`."""
     precision: str = "auto"
-    """`auto` is bfloat16 autocast on an accelerator and float32 on a CPU."""
+    """Of products and attention: `float32`, `bfloat16`, or `auto`, which is bfloat16 on an accelerator and on a CPU that
+    has it in hardware. The residual stream, sums inside norms, losses and the optimizer are float32."""
     threads: int | None = None
     """CPU threads of PyTorch; null is every core, at most 8. The number decides the last bits of weights."""
-    compile: bool = False
-    """Compile the model with torch.compile. Shapes must not change then, so every sequence is padded to the context:
-    slower than without on a CPU, where most of the gain is in leaving PAD out."""
+    compile: Any = "auto"
+    """Compile the step with torch.compile: `true`, `false`, or `auto`, where a training is long enough to gain by it.
+    On a CPU that takes a C++ compiler, half a minute once, and a few seconds when it is in the cache."""
     length_groups: int | None = None
     """Groups of equal length that attention works on; null is 16 on a CPU and 4 on an accelerator."""
     steps_at_once: int = 8
@@ -100,6 +102,8 @@ class TrainerConfig:
     def __post_init__(self) -> None:
         one_of("trainer.accelerator", self.accelerator, ACCELERATORS)
         one_of("trainer.precision", self.precision, PRECISIONS)
+        if self.compile not in (True, False, "auto"):
+            raise ValueError(f"trainer.compile={self.compile}: true, false or auto")
         at_least("trainer", self, max_steps=1, batch_size=1, steps_at_once=1)
         at_least("trainer", self, log_every=1, eval_every=1, eval_sequences=1)
         for key in ("threads", "length_groups"):

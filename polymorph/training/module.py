@@ -1,6 +1,6 @@
 """The Lightning module of a stack of members: wiring, no mathematics."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import lightning as L
@@ -11,7 +11,8 @@ from polymorph.tasks.task import Inputs, Task
 from polymorph.training.clipping import clip_members
 from polymorph.training.config import OptimizerConfig, TrainerConfig
 from polymorph.training.loss import head_accuracies, head_losses, total
-from polymorph.training.numerics import length_groups
+from polymorph.training.member_steps import Losses, MemberSteps
+from polymorph.training.numerics import StepMode, length_groups
 from polymorph.training.schedule import learning_rate
 from polymorph.training.stack import Stack
 
@@ -27,13 +28,17 @@ class StackModule(L.LightningModule):
         optimizer: OptimizerConfig,
         trainer: TrainerConfig,
         start: int = 0,
+        mode: StepMode = StepMode(),  # noqa: B008  # frozen
     ) -> None:
         super().__init__()
         self.stack, self.seeds, self.task = stack, seeds, task
         self.optimizer_config, self.trainer_config = optimizer, trainer
         self.step = start
         self.latest: dict[str, Tensor] = {}
-        self._call = torch.compile(stack, dynamic=False) if trainer.compile else stack
+        self.mode = mode
+        padded = mode.compiled and not mode.flat
+        self._padded, self._call = padded, torch.compile(stack, dynamic=False) if padded else stack
+        self._flat = MemberSteps(stack, mode.precision == "bfloat16", mode.compiled) if mode.flat else None
 
     @property
     def length_groups(self) -> int:
@@ -53,16 +58,30 @@ class StackModule(L.LightningModule):
         return batch  # it was made there
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        losses, labels = self.losses(batch)
+        if (self.step + 1) % self.trainer_config.log_every == 0:
+            self.latest = _measured(losses, head_accuracies(losses.logits, labels))
+        return losses.total.sum()  # a sum: no member's gradient depends on how many there are
+
+    def losses(self, batch: Any) -> tuple[Losses, Mapping[str, Tensor]]:
+        """Losses and logits of a batch, and the labels in the layout of the logits."""
+        if self._flat is not None and (flat := self.task.flat_inputs(batch)) is not None:
+            return self._flat(flat), flat.labels
         inputs = self.inputs(batch)
         logits = self.logits(inputs)
-        losses = head_losses(logits, inputs.labels)
-        if (self.step + 1) % self.trainer_config.log_every == 0:
-            self.latest = _measured(losses, head_accuracies(logits, inputs.labels))
-        return total(losses).sum()  # a sum: no member's gradient depends on how many there are
+        heads = head_losses(logits, inputs.labels)
+        return Losses(total(heads), heads, logits), inputs.labels
+
+    def warm_up(self) -> None:
+        """Compute the gradients of one batch and forget them, so that what is compiled is compiled now."""
+        batch = self.batches(torch.arange(1))[0]
+        with torch.random.fork_rng():
+            self.losses(batch)[0].total.sum().backward()
+        self.zero_grad(set_to_none=True)
 
     def inputs(self, batch: Any) -> Inputs:
         """A batch of the task, laid out for the stack."""
-        return self.task.inputs(batch, self.length_groups, self.trainer_config.compile)
+        return self.task.inputs(batch, self.length_groups, self._padded)
 
     def logits(self, inputs: Inputs) -> dict[str, Tensor]:
         """Logits of every member by head, [members, row, pos, classes]."""
@@ -107,6 +126,6 @@ class StepBatches:
             yield from (together[i] for i in range(len(steps)))
 
 
-def _measured(losses: dict[str, Tensor], accuracies: dict[str, Tensor]) -> dict[str, Tensor]:
-    by_head = {f"loss/{head}": loss.detach() for head, loss in losses.items()}
-    return {"loss": total(losses).detach(), **by_head, **{f"accuracy/{h}": a for h, a in accuracies.items()}}
+def _measured(losses: Losses, accuracies: dict[str, Tensor]) -> dict[str, Tensor]:
+    by_head = {f"loss/{head}": loss.detach() for head, loss in losses.heads.items()}
+    return {"loss": losses.total.detach(), **by_head, **{f"accuracy/{h}": a for h, a in accuracies.items()}}

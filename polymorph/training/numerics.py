@@ -4,6 +4,7 @@ import ctypes
 import os
 import platform
 import sys
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,6 +16,8 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _NEVER = (1 << 31) - 1
 _LARGEST_MMAP_THRESHOLD = 1 << 25
 SMALL_MATRIX = 128
+LONG_TRAINING = 500_000
+"""Sequences of a member from which on `trainer.compile=auto` compiles: it then saves some times what it takes."""
 
 
 def prepare_process(threads: int | None) -> None:
@@ -48,22 +51,79 @@ def device_of(accelerator: str) -> torch.device:
     return torch.device("cuda" if there and accelerator != "cpu" else "cpu")
 
 
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether products of bfloat16 are done in hardware: on an accelerator, or by instructions of the processor.
+
+    Instructions that `ONEDNN_MAX_CPU_ISA` or `ATEN_CPU_CAPABILITY` switch off count as not there.
+    """
+    if device.type != "cpu":
+        return True
+    there = torch.cpu.get_capabilities()
+    allowed = os.environ.get("ONEDNN_MAX_CPU_ISA", "DEFAULT").upper()
+    switched_off = not any(word in allowed for word in ("DEFAULT", "ALL", "BF16", "FP16", "AMX"))
+    plain = os.environ.get("ATEN_CPU_CAPABILITY", "").lower() in ("default", "avx2")
+    return not switched_off and not plain and bool(there.get("avx512_bf16") or there.get("amx_bf16"))
+
+
+def resolve_precision(requested: str, device: torch.device) -> str:
+    """`float32` or `bfloat16`: what is asked for, and for `auto` the fastest that the device has in hardware."""
+    if requested != "auto":
+        return requested
+    return "bfloat16" if has_bfloat16(device) else "float32"
+
+
+@dataclass(frozen=True)
+class StepMode:
+    """How a training step is computed."""
+
+    precision: str = "float32"
+    """Of products and attention."""
+    flat: bool = False
+    """Members one after another on sequences laid end to end, else all at once on groups of equal length."""
+    compiled: bool = False
+
+
+def step_mode(config: TrainerConfig, device: torch.device, flat_ready: bool) -> StepMode:
+    """The mode that a configuration means on a device; `RequestError` if it asks for what is not to be had.
+
+    It depends on nothing that changes between two halves of a training. `flat_ready` says whether the model can be
+    called with sequences laid end to end.
+    """
+    precision = resolve_precision(config.precision, device)
+    if device.type != "cpu":
+        return StepMode(precision, compiled=config.compile is True)
+    if config.compile is True and not flat_ready:
+        raise RequestError(
+            "trainer.compile=true: a CPU needs a C++ compiler and heads of a multiple of 16 dimensions for it; "
+            "install g++, or give trainer.compile=auto"
+        )
+    flat = flat_ready and config.compile is not False
+    long = config.max_steps * config.batch_size >= LONG_TRAINING
+    return StepMode(precision, flat, flat and (config.compile is True or long))
+
+
 def length_groups(config: TrainerConfig, device: torch.device) -> int:
     if config.length_groups is not None:
         return config.length_groups
-    if config.compile:
-        return 1  # all are padded to the context then
     return 16 if device.type == "cpu" else 4
 
 
-def numerics(device: torch.device, precision: str, groups: int, compiled: bool) -> dict[str, Any]:
+def numerics(device: torch.device, mode: StepMode, groups: int) -> dict[str, Any]:
     """Equal numerics and an equal stack give equal bits; anything else gives equality to rounding."""
     return {
         "torch": torch.__version__,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "capability": torch.backends.cpu.get_cpu_capability() if device.type == "cpu" else "",
+        "capability": _capability() if device.type == "cpu" else "",
         "threads": torch.get_num_threads() if device.type == "cpu" else 0,
-        "precision": precision,
+        "precision": mode.precision,
         "length_groups": groups,
-        "compile": compiled,
+        "layout": "flat" if mode.flat else "groups",
+        "compile": mode.compiled,
     }
+
+
+def _capability() -> str:
+    """The vector instructions, and those for bfloat16, which differ in how they add up."""
+    there = torch.cpu.get_capabilities()
+    tiles = "AMX" if there.get("amx_bf16") else "BF16" if there.get("avx512_bf16") else ""
+    return " ".join(filter(None, (torch.backends.cpu.get_cpu_capability(), tiles)))

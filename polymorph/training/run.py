@@ -1,16 +1,18 @@
 """Train the members of a cohort: legs of one stack each, until every member has a final state."""
 
 import logging
+import subprocess
 import traceback
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import lightning as L
 import torch
 from lightning.pytorch.loggers import Logger
 from torch import Tensor, nn
+from torch._dynamo.exc import TorchDynamoException
 
 from polymorph.cohort import Cohort, Member, NoSpaceError, State, Status
 from polymorph.cohort.differences import side_by_side
@@ -25,12 +27,20 @@ from polymorph.training.grouping import Leg, is_final, legs
 from polymorph.training.interruption import Interruption, interruptible
 from polymorph.training.logging import Record, StackProgress
 from polymorph.training.module import StackModule
-from polymorph.training.numerics import device_of, length_groups, numerics, prepare_process
+from polymorph.training.numerics import (
+    StepMode,
+    device_of,
+    length_groups,
+    numerics,
+    prepare_process,
+    step_mode,
+)
 from polymorph.training.schedule import checkpoint_steps
 from polymorph.training.stack import Stack
 from polymorph.training.state import CONVERGED_AT, parameters_of, restore_optimizer
 
 Say = Callable[[str], None]
+TORCH_COMPILE_ERRORS = (TorchDynamoException, subprocess.SubprocessError, RuntimeError, OSError)
 
 
 @dataclass
@@ -121,9 +131,9 @@ class Training:
         return set(leg.seeds)
 
     def _train(self, leg: Leg, interruption: Interruption) -> None:
-        facts = {"stack": leg.seeds, "numerics": self._numerics()}
+        module = self._compiled_module(leg)
+        facts = {"stack": leg.seeds, "numerics": self._numerics(module.mode)}
         self._check_continuation(leg, facts)
-        module = self._module(leg)
         progress = [self._progress(*own) for own in zip(leg.members, leg.states, strict=True)]
         max_steps = self.trainer.max_steps
         steps = frozenset(checkpoint_steps(self.checkpoints, max_steps))
@@ -134,7 +144,7 @@ class Training:
         record = Record(progress, self.loggers, self.trainer.convergence.accuracy, max_steps)
         if checkpoint.settle(leg.step):
             return  # the others go on without those that have ended
-        self._announce(leg)
+        self._announce(leg, module.mode)
         bar = StackProgress(self.bars, self.trainer.log_every, max_steps)
         callbacks = [_Restore(leg), record, checkpoint, *self.callbacks(checkpoint), bar]
         # Lightning's greetings and its advice on data loaders are not about this.
@@ -147,7 +157,7 @@ class Training:
         return L.Trainer(
             accelerator="gpu" if self.device.type == "cuda" else "cpu",
             devices=1,
-            precision="bf16-mixed" if self.precision == "bfloat16" else "32-true",
+            precision="bf16-mixed" if self.mode.precision == "bfloat16" else "32-true",
             max_steps=steps,
             logger=False,
             callbacks=callbacks,
@@ -162,12 +172,24 @@ class Training:
         return device_of(self.trainer.accelerator)
 
     @property
-    def precision(self) -> str:
-        if self.trainer.precision != "auto":
-            return self.trainer.precision
-        return "bfloat16" if self.device.type == "cuda" else "float32"
+    def mode(self) -> StepMode:
+        return step_mode(self.trainer, self.device, self.model.flat_ready())
 
-    def _module(self, leg: Leg) -> StackModule:
+    def _compiled_module(self, leg: Leg) -> StackModule:
+        """The stack; uncompiled, which is said, where the compiler fails and nobody has asked for it."""
+        module = self._module(leg, self.mode)
+        if not module.mode.compiled:
+            return module
+        try:
+            module.warm_up()
+        except TORCH_COMPILE_ERRORS as error:
+            if self.trainer.compile is True:
+                raise
+            self.say(f"not compiled, which only takes longer: {str(error).strip().splitlines()[0][:200]}")
+            return self._module(leg, replace(module.mode, compiled=False))
+        return module
+
+    def _module(self, leg: Leg, mode: StepMode) -> StackModule:
         members = []
         for member, state in zip(leg.members, leg.states, strict=True):
             model = self.model.untrained(member.seed)
@@ -175,7 +197,7 @@ class Training:
                 model.load_state_dict(parameters_of(state.tensors), strict=False)
             self._freeze_shared(model, member)
             members.append(model)
-        return StackModule(Stack(members), leg.seeds, self.task, self.optimizer, self.trainer, leg.step)
+        return StackModule(Stack(members), leg.seeds, self.task, self.optimizer, self.trainer, leg.step, mode)
 
     def _freeze_shared(self, model: nn.Module, member: Member) -> None:
         if self.shared_io is None or self._is_donor(member):
@@ -186,10 +208,8 @@ class Training:
                 parameter.data.copy_(weights[name])
                 parameter.requires_grad_(False)
 
-    def _numerics(self) -> dict[str, Any]:
-        return numerics(
-            self.device, self.precision, length_groups(self.trainer, self.device), self.trainer.compile
-        )
+    def _numerics(self, mode: StepMode) -> dict[str, Any]:
+        return numerics(self.device, mode, length_groups(self.trainer, self.device))
 
     def _check_continuation(self, leg: Leg, facts: Mapping[str, Any]) -> None:
         """Refuse other numerics than before unless allowed; mark what makes the bits differ.
@@ -220,10 +240,11 @@ class Training:
         converged = -1 if state is None else int(state.tensors[CONVERGED_AT])
         return Progress(member, self.config_digest(member.seed), parent, None if converged < 0 else converged)
 
-    def _announce(self, leg: Leg) -> None:
+    def _announce(self, leg: Leg, mode: StepMode) -> None:
         names = ", ".join(str(seed) for seed in leg.seeds)
         after = f"continue after step {leg.step}" if leg.step else "start"
-        self.say(f"training seed{'s' if len(leg.seeds) > 1 else ''} {names} as one stack: {after}")
+        how = f"{mode.precision}, compiled" if mode.compiled else mode.precision
+        self.say(f"training seed{'s' if len(leg.seeds) > 1 else ''} {names} as one stack: {after} ({how})")
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """S modules of one architecture as one, with a leading member axis (torch.func)."""
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -39,6 +39,14 @@ class Stack(nn.Module):
 
         state = {name: getattr(self, attribute) for name, attribute in self._names.items()}
         return torch.vmap(call, randomness="different")(state, *arguments)
+
+    def call_member(self, state: Mapping[str, Tensor], arguments: Sequence[Tensor]) -> Any:
+        """One member on its own arguments, with these parameters and buffers under the members' own names."""
+        return functional_call(self._member[0], dict(state), tuple(arguments))
+
+    def member_buffers(self, index: int) -> dict[str, Tensor]:
+        """One member's buffers under the members' own names."""
+        return {name: getattr(self, self._names[name])[index] for name in self._buffer_names}
 
     def named_member_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """The stacked parameters under the members' own names."""
