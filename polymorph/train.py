@@ -25,7 +25,7 @@ from polymorph.comparison_run import Kept, remember, write_comparison
 from polymorph.config import TrainConfig
 from polymorph.errors import RequestError, RunError
 from polymorph.online_saes import OnlineSAEs, check_online
-from polymorph.opening import check_source, check_there, prepared, task_identity, task_of
+from polymorph.opening import check_source, check_there, prepared, spelled_out, task_identity, task_of
 from polymorph.progress import Progress, on_terminal
 from polymorph.report.runs import RunLogger
 from polymorph.report.tracking import Breaker, Tracking
@@ -102,7 +102,7 @@ def train_members(config: TrainConfig) -> dict[int, Status | None]:
     except (RequestError, RunError) as error:
         _tell(error)
         return dict.fromkeys(config.seeds)
-    cohort = Cohort.create(config.cohort.folder, config.identity())
+    cohort = Cohort.create(config.cohort.folder, config.identity(), spelled_out)
     for seed in config.seeds:
         cohort.member(seed).write_config(config.member_config(seed))
     unfinished = [seed for seed in config.seeds if not is_final(cohort.member(seed).status())]
@@ -219,7 +219,7 @@ def _check_cohort(job: TrainConfig) -> None:
         cohort = Cohort.open(job.cohort.folder)
     except RequestError:
         return  # it is not there yet
-    Cohort.create(job.cohort.folder, job.identity())
+    Cohort.create(job.cohort.folder, job.identity(), spelled_out)
     for seed in job.seeds:
         if (member := cohort.member(seed)).has_config():
             member.write_config(job.member_config(seed))
