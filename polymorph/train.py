@@ -282,6 +282,7 @@ def _logging(
     finally:
         for seed, logger in loggers.items():
             logger.log_hyperparams({"checkpoint_digests": _digests(cohort, seed)})
+            _name_best(logger, cohort, seed)
             if config.logger.artifacts:
                 _keep_checkpoint(logger, cohort, seed)
             finished = ok and is_final(cohort.member(seed).status())
@@ -291,6 +292,14 @@ def _logging(
             summary.finish(0 if ok else 1)
             if told:
                 _remember_live(tracking, cohort, config, seeds)
+
+
+def _name_best(logger: Breaker, cohort: Cohort, seed: int) -> None:
+    """Which evaluation of the member was the best, once it has ended."""
+    with contextlib.suppress(RunError, OSError):
+        for row in [row for row in cohort.member(seed).rows() if row.get("kind") == "best"][-1:]:
+            values = {f"best/{key}": row[key] for key in ("step", "least_accuracy", "loss")}
+            logger.show(partial(RunLogger.log_summary, values=values))
 
 
 def _keep_checkpoint(logger: Breaker, cohort: Cohort, seed: int) -> None:
