@@ -22,6 +22,7 @@ from polymorph.tasks.task import Task
 from polymorph.training import best
 from polymorph.training.checkpoint import Checkpoint, Progress, Schedule
 from polymorph.training.config import CheckpointsConfig, OptimizerConfig, TrainerConfig
+from polymorph.training.forecast import Forecast
 from polymorph.training.grouping import Leg, is_final, legs
 from polymorph.training.interruption import Interruption, interruptible
 from polymorph.training.logging import Record, StackProgress
@@ -137,7 +138,8 @@ class Training:
             return  # the others go on without those that have ended
         self._announce(leg)
         bar = StackProgress(self.bars, self.trainer.log_every, max_steps)
-        callbacks = [_Restore(leg), record, checkpoint, *self.callbacks(checkpoint), bar]
+        ahead = Forecast(progress, schedule, self.trainer.eval_every, self.say)
+        callbacks = [_Restore(leg), record, checkpoint, *self.callbacks(checkpoint), bar, ahead]
         # Lightning's greetings and its advice on data loaders are not about this.
         logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
         with warnings.catch_warnings():
