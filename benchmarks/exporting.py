@@ -31,7 +31,7 @@ TRAIN_EVERY = 1000
 DIGITS = 6
 """Significant digits of the numbers of a log."""
 MANTISSA = 16
-"""Bits of the numbers of pairs: relative errors are below 1e-5."""
+"""Bits of the numbers of pairs: relative errors are below 2e-5."""
 WORKING = frozenset({"analysis", "pairs", "wandb", "ported"})
 """What an analysis of the exported cohort writes beside it; it is not committed and does not count."""
 TRAJECTORY = "trajectory"
