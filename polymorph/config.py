@@ -136,8 +136,14 @@ class TrainConfig:
             "cohort": shared,
             "optimizer": asdict(self.optimizer),
             "trainer": trainer,
-            "checkpoints": {key: getattr(self.checkpoints, key) for key in ("powers_until", "every")},
+            "checkpoints": self._cadence(),
         }
+
+    def _cadence(self) -> dict[str, Any]:
+        checkpoints = self.checkpoints
+        # Not where it is empty: the members of earlier versions have no such key and are the same.
+        also = {"also": sorted(checkpoints.also)} if checkpoints.also else {}
+        return {"powers_until": checkpoints.powers_until, "every": checkpoints.every, **also}
 
     def member_digest(self, seed: int) -> str:
         return digest(self.member_config(seed))

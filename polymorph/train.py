@@ -25,7 +25,7 @@ from polymorph.comparison_run import Kept, remember, write_comparison
 from polymorph.config import TrainConfig
 from polymorph.errors import RequestError, RunError
 from polymorph.online_saes import OnlineSAEs, check_online
-from polymorph.opening import check_source, check_there, prepared, task_identity, task_of
+from polymorph.opening import check_source, check_there, prepared, spelled_out, task_identity, task_of
 from polymorph.progress import Progress, on_terminal
 from polymorph.report.runs import RunLogger
 from polymorph.report.tracking import Breaker, Tracking
@@ -102,7 +102,7 @@ def train_members(config: TrainConfig) -> dict[int, Status | None]:
     except (RequestError, RunError) as error:
         _tell(error)
         return dict.fromkeys(config.seeds)
-    cohort = Cohort.create(config.cohort.folder, config.identity())
+    cohort = Cohort.create(config.cohort.folder, config.identity(), spelled_out)
     for seed in config.seeds:
         cohort.member(seed).write_config(config.member_config(seed))
     unfinished = [seed for seed in config.seeds if not is_final(cohort.member(seed).status())]
@@ -219,7 +219,7 @@ def _check_cohort(job: TrainConfig) -> None:
         cohort = Cohort.open(job.cohort.folder)
     except RequestError:
         return  # it is not there yet
-    Cohort.create(job.cohort.folder, job.identity())
+    Cohort.create(job.cohort.folder, job.identity(), spelled_out)
     for seed in job.seeds:
         if (member := cohort.member(seed)).has_config():
             member.write_config(job.member_config(seed))
@@ -282,6 +282,7 @@ def _logging(
     finally:
         for seed, logger in loggers.items():
             logger.log_hyperparams({"checkpoint_digests": _digests(cohort, seed)})
+            _name_best(logger, cohort, seed)
             if config.logger.artifacts:
                 _keep_checkpoint(logger, cohort, seed)
             finished = ok and is_final(cohort.member(seed).status())
@@ -291,6 +292,14 @@ def _logging(
             summary.finish(0 if ok else 1)
             if told:
                 _remember_live(tracking, cohort, config, seeds)
+
+
+def _name_best(logger: Breaker, cohort: Cohort, seed: int) -> None:
+    """Which evaluation of the member was the best, once it has ended."""
+    with contextlib.suppress(RunError, OSError):
+        for row in [row for row in cohort.member(seed).rows() if row.get("kind") == "best"][-1:]:
+            values = {f"best/{key}": row[key] for key in ("step", "least_accuracy", "loss")}
+            logger.show(partial(RunLogger.log_summary, values=values))
 
 
 def _keep_checkpoint(logger: Breaker, cohort: Cohort, seed: int) -> None:

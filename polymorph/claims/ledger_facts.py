@@ -11,6 +11,7 @@ from polymorph.claims.bars import BOUNDS
 from polymorph.cohort import Cohort, CorruptError
 from polymorph.components.attribution import PAPER_POINTS
 from polymorph.models.dyck_transformer import analytic_positions
+from polymorph.opening import spelled_out
 from polymorph.steering.contrasts import paper_contrasts
 from polymorph.steering.request import DOSES
 from polymorph.studies import weights
@@ -51,7 +52,7 @@ def facts_of(cohort: Cohort) -> dict[str, Any]:
     `cohort.…` who its members are, `preset.<file>.…` this installation's presets, `code.…` constants.
     """
     found = dict(CODE)
-    for part, own in cohort.identity.items():
+    for part, own in spelled_out(cohort.identity).items():
         _flatten(part, own, found)
     for preset in PRESETS:
         _flatten(f"preset.{preset}", preset_of(preset), found)

@@ -1,6 +1,6 @@
 """A cohort on disk: members of one architecture on one task, compared on one probe."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,15 +28,24 @@ class Cohort:
     identity: Mapping[str, Any]
 
     @classmethod
-    def create(cls, folder: Path | str, identity: Mapping[str, Any]) -> "Cohort":
-        """Make the cohort, or open the one that is there; `RequestError` if that one has another identity."""
+    def create(
+        cls,
+        folder: Path | str,
+        identity: Mapping[str, Any],
+        spelled_out: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
+    ) -> "Cohort":
+        """Make the cohort, or open the one that is there; `RequestError` if that one has another identity.
+
+        `spelled_out` adds what an identity leaves unsaid, so that the message shows two values side by side.
+        """
         path = _checked(folder)
         ours = _plain_identity(identity)
         if not looking.exists(path / COHORT) and _create(path, ours):
             return cls(path, ours)
         there = cls.open(path)
         for part in PARTS:
-            _check_same(path, part, there.identity[part], ours[part])
+            if digest(there.identity[part]) != digest(ours[part]):
+                raise _other(path, part, spelled_out(there.identity)[part], spelled_out(ours)[part])
         return there
 
     @classmethod
@@ -138,9 +147,8 @@ def _read_identity(path: Path) -> dict[str, Any]:
     return {part: content[part] for part in PARTS}
 
 
-def _check_same(path: Path, part: str, there: Any, here: Any) -> None:
-    if digest(there) != digest(here):
-        raise RequestError(
-            f"{path} is a cohort of another {part}: {side_by_side({part: there}, {part: here})}; "
-            "give the same values, or another cohort.name"
-        )
+def _other(path: Path, part: str, there: Any, here: Any) -> RequestError:
+    return RequestError(
+        f"{path} is a cohort of another {part}: {side_by_side({part: there}, {part: here})}; "
+        "give the same values, or another cohort.name"
+    )

@@ -21,7 +21,7 @@ from polymorph.cohort.checkpoints import (
     reference_files,
 )
 from polymorph.cohort.differences import side_by_side
-from polymorph.cohort.errors import writing
+from polymorph.cohort.errors import CorruptError, writing
 from polymorph.cohort.manifest import Manifest
 from polymorph.cohort.names import seed_name
 from polymorph.cohort.plain import LARGEST, canonical, parse_mapping, plain, readable
@@ -159,21 +159,61 @@ class Member:
         """Remove, each whole, the states older than the newest `keep` readable ones; the steps removed."""
         return self._states.prune(keep)
 
+    def state_facts(self, step: int) -> Mapping[str, Any]:
+        """What was published with a state, by its manifest alone; `CorruptError` if that cannot be read."""
+        return self._states.facts_at(step)
+
+    # The weights of the best evaluation so far.
+
+    @property
+    def _best(self) -> Shelf:
+        return Shelf(self.folder / "best", self.cohort, {"seed": self.seed, "kind": "best"})
+
+    def best_steps(self) -> list[int]:
+        """The steps whose evaluation was the best when it was made, of those that are still kept, in order."""
+        return self._best.steps()
+
+    def best_step(self) -> int | None:
+        """The step of the best evaluation so far, None before any; a completed member has a checkpoint at it."""
+        return max(self.best_steps(), default=None)
+
+    def read_best(self, step: int | None = None) -> Checkpoint:
+        """The weights of the best evaluation, or of an earlier best that is still kept; `CorruptError` if not there."""
+        if step is None and (step := self.best_step()) is None:
+            raise CorruptError(f"{self.folder} holds no best evaluation")
+        return read_checkpoint(self._best, step)
+
+    def publish_best(
+        self, step: int, weights: Mapping[str, Tensor], facts: Mapping[str, Any], files: Mapping[str, bytes]
+    ) -> Manifest:
+        """As `publish_step`, for the weights of an evaluation that was better than all before."""
+        return self._best.publish(step, checkpoint_files(weights, None, files), facts)
+
+    def remove_best(self, step: int) -> None:
+        """Remove it whole."""
+        self._best.remove(step)
+
+    # All of these.
+
     def published_after(self, step: int) -> list[Manifest]:
-        """The manifests of all readable checkpoints and states after `step`."""
-        return [*self._steps.after(step), *self._states.after(step)]
+        """The manifests of all readable checkpoints, states and best evaluations after `step`."""
+        return [*self._steps.after(step), *self._states.after(step), *self._best.after(step)]
 
     def set_aside_after(self, step: int) -> list[int]:
-        """Take the checkpoints after `step` and their SAEs out of readers' sight, and remove the states; the steps."""
+        """Take the checkpoints after `step` and their SAEs out of readers' sight; the steps.
+
+        States and best evaluations after it are removed.
+        """
         gone = [later for later in self.steps() if later > step]
         for later in gone:
             self._steps.set_aside(later)
         for place in self.saes():
             if place[0] > step:
                 self._saes.set_aside(*place)
-        for later in self.states():
-            if later > step:
-                self._states.remove(later)
+        for shelf in (self._states, self._best):
+            for later in shelf.steps():
+                if later > step:
+                    shelf.remove(later)
         return gone
 
     # SAEs, as SAELens writes them.

@@ -11,6 +11,7 @@ from polymorph.cohort.errors import CorruptError, reading
 from polymorph.cohort.manifest import Manifest
 from polymorph.cohort.names import step_name, step_of
 from polymorph.cohort.publishing import Published
+from polymorph.cohort.streamed import read_manifest
 
 Read = TypeVar("Read")
 
@@ -45,6 +46,10 @@ class Shelf:
             if (found := published.manifest.facts.get(key)) != value:
                 raise CorruptError(f"{self.path(step)} was published as {key} {found!r}, not {value!r}")
         return published
+
+    def facts_at(self, step: int) -> Mapping[str, Any]:
+        """What was published with it, by its manifest alone: the files are not looked at."""
+        return read_manifest(self.path(step), self.root).facts
 
     def _own(self, step: int) -> dict[str, Any]:
         return {**self.facts, "step": step}

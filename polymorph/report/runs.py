@@ -63,6 +63,10 @@ class RunLogger(Logger):
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         self.run.config.update(dict(params), allow_val_change=True)
 
+    def log_summary(self, values: Mapping[str, Any]) -> None:
+        """Numbers of the run as a whole, which have no step of their own."""
+        self.run.summary.update(dict(values))
+
     def _define(self, name: str) -> None:
         if name not in self._defined:
             self.run.define_metric(name, step_metric=AXIS)

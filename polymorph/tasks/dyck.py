@@ -51,6 +51,9 @@ class DyckConfig:
     """Of the content of training sequences."""
     max_length: int = 62
     """Of the content of training sequences; 48 makes the distribution `long` truly held out."""
+    eval_max_length: int = 48
+    """Greatest length of the content where members are evaluated on the distribution `train`; 48 is the paper's code.
+    A greater one than `max_length` is lowered to that."""
     long_min_length: int = 50
     """Of the content of the distribution `long`."""
     long_max_length: int = 60
@@ -70,6 +73,11 @@ class DyckConfig:
                 raise ValueError(
                     f"task.{low}={a}, task.{high}={b}: need 1 <= {low} <= {high} <= context - 2 = {content}"
                 )
+        if self.eval_max_length < self.min_length:
+            raise ValueError(
+                f"task.eval_max_length={self.eval_max_length}: at least task.min_length={self.min_length}"
+            )
+        self.eval_max_length = min(self.eval_max_length, self.max_length)
         if not 1 <= self.nest_min_depth <= self.max_depth <= content // 2:
             raise ValueError(
                 f"task.nest_min_depth={self.nest_min_depth}, task.max_depth={self.max_depth}: "
@@ -138,10 +146,9 @@ class Dyck:
         whatever else is asked for beside it, and its first k sequences do not depend on `size`.
         """
         draw = _Draws(self.config, seeds, steps, size, STREAMS[stream], DISTRIBUTIONS.index(distribution))
-        tokens = (
-            self._compositional(draw) if distribution == "compositional" else self._mixed(draw, distribution)
-        )
-        return self.label(tokens)
+        if distribution == "compositional":
+            return self.label(self._compositional(draw))
+        return self.label(self._mixed(draw, *self._lengths(stream, distribution)))
 
     def check(self, probe: ProbeConfig, uses: Sequence[str], d_vocab: int) -> None:
         """It has no end; models that learn it state their vocabulary with it."""
@@ -213,13 +220,15 @@ class Dyck:
         lengths = (tokens != PAD).sum(-1)
         return Batch(tokens.long(), depth.long(), valid.long(), lengths)
 
-    def _mixed(self, draw: "_Draws", distribution: Distribution) -> Int[Tensor, "*batch context"]:
+    def _lengths(self, stream: str, distribution: Distribution) -> tuple[int, int]:
+        """The least and the greatest length of the content."""
         config = self.config
-        low, high = (
-            (config.long_min_length, config.long_max_length)
-            if distribution == "long"
-            else (config.min_length, config.max_length)
-        )
+        if distribution == "long":
+            return config.long_min_length, config.long_max_length
+        return config.min_length, config.eval_max_length if stream == "evaluation" else config.max_length
+
+    def _mixed(self, draw: "_Draws", low: int, high: int) -> Int[Tensor, "*batch context"]:
+        config = self.config
         length = low + below(draw.sequence[0], high - low + 1)
         is_prefix = draw.sequence[1] < int(PREFIX_PROBABILITY * 2**32)
         coin, word = draw.positions()

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from polymorph.cohort import Member, Status
+from polymorph.training import best
+from polymorph.training.best import Evaluated
 from polymorph.training.interruption import Interruption
 from polymorph.training.module import StackModule
 from polymorph.training.state import CONVERGED_AT, member_state
@@ -24,6 +26,8 @@ class Progress:
     parent: str | None
     """Digest of the checkpoint that the next one follows."""
     converged_at: int | None = None
+    best: Evaluated | None = None
+    """Its best evaluation so far."""
     done: str | None = None
     """Its final state once it has one; it then only rides along."""
 
@@ -55,7 +59,8 @@ class Checkpoint(L.Callback):
     """At a checkpoint, and where a member ends: weights first, then the state for resuming, then the status.
 
     Nothing is pruned and no status is written before all members have published: a run that is killed in
-    between goes back to a step that all have, as the stack that it was.
+    between goes back to a step that all have, as the stack that it was. The weights of an evaluation that was the
+    best so far are kept before all of that.
 
     A member whose weights or loss are not finite is marked diverged and keeps its last finite checkpoint. It
     stays in the stack to the end of the leg, so that its siblings' bits do not change.
@@ -82,6 +87,7 @@ class Checkpoint(L.Callback):
     ) -> None:
         module = _stack_module(pl_module)
         step = module.step
+        self._keep_best(module)
         ends = [p for p in self.progress if p.done is None and step >= self.schedule.last_step(p)]
         if step in self.schedule.checkpoints or ends or self.interruption.requested:
             self._publish(trainer, module)
@@ -94,6 +100,15 @@ class Checkpoint(L.Callback):
         for progress in ended:
             self._record(progress, step, ends=True)
         return bool(ended)
+
+    def _keep_best(self, module: StackModule) -> None:
+        """Publish the weights of whom the evaluation of this step was the best of."""
+        for index, progress in enumerate(self.progress):
+            found = progress.best
+            if progress.done is None and found is not None and found.step == module.step:
+                weights = module.stack.member_weights(index)
+                facts = {**self.facts, "config": progress.config, "parent": progress.parent}
+                best.keep(progress.member, found, weights, facts, self.files)
 
     def _publish(self, trainer: L.Trainer, module: StackModule) -> None:
         step = module.step
@@ -121,6 +136,7 @@ class Checkpoint(L.Callback):
             self._diverge(progress, step)
         for progress in kept:
             progress.member.prune_states(self.keep_states)
+            best.prune(progress.member, progress.best)
             self._record(progress, step, step >= self.schedule.last_step(progress))
         self.published = Publication(step, tuple(published))
 
@@ -129,7 +145,8 @@ class Checkpoint(L.Callback):
     ) -> None:
         converged = -1 if progress.converged_at is None else progress.converged_at
         state[CONVERGED_AT] = torch.tensor(converged)
-        progress.member.publish_state(step, state, {**facts, "parent": progress.parent})
+        facts = {**facts, "parent": progress.parent, best.FACT: best.fact_of(progress.best)}
+        progress.member.publish_state(step, state, facts)
 
     def _record(self, progress: Progress, step: int, ends: bool) -> None:
         stack = tuple(self.facts["stack"])
@@ -137,7 +154,10 @@ class Checkpoint(L.Callback):
             at = progress.converged_at
             progress.done = "completed"
             reason = "all steps taken" if at is None else f"converged at step {at}"
-            progress.member.set_status(Status("completed", step, reason, stack))
+            if progress.best is not None:
+                best.finish(progress.member, progress.best, self.files)
+            _log_best(progress)
+            progress.member.set_status(Status("completed", step, _with_best(reason, progress), stack))
         elif self.interruption.requested:
             progress.member.set_status(Status("preempted", step, "asked to stop; its state is kept", stack))
         else:
@@ -148,7 +168,17 @@ class Checkpoint(L.Callback):
         last = kept[-1] if kept else 0
         reason = f"not finite at step {step}; the last finite checkpoint is step {last}"
         progress.done = "diverged"
-        progress.member.set_status(Status("diverged", step, reason))
+        _log_best(progress)
+        progress.member.set_status(Status("diverged", step, _with_best(reason, progress)))
+
+
+def _log_best(progress: Progress) -> None:
+    if progress.best is not None:
+        progress.member.append_row(best.row_of(progress.best))
+
+
+def _with_best(reason: str, progress: Progress) -> str:
+    return reason if progress.best is None else f"{reason}; {progress.best}"
 
 
 def _stack_module(module: L.LightningModule) -> StackModule:

@@ -39,17 +39,26 @@ class OptimizerConfig:
 
 @dataclass
 class CheckpointsConfig:
-    """When a checkpoint is published: 0, 1, 2, 4, … up to `powers_until`, every `every` steps, and last."""
+    """When a checkpoint is published: 0, 1, 2, 4, … up to `powers_until`, every `every` steps, `also`, and last."""
 
     powers_until: int = 1024
     """Steps 1, 2, 4, … are kept up to here."""
     every: int = 2000
     """And every so many steps after."""
+    also: list[int] = field(default_factory=list)
+    """Further steps at which a checkpoint is published, such as `[1000]`."""
     keep_states: int = 2
     """How many states for resuming a member keeps."""
 
     def __post_init__(self) -> None:
         at_least("checkpoints", self, powers_until=0, every=1, keep_states=1)
+        for step in self.also:
+            if step < 1:
+                raise ValueError(
+                    f"checkpoints.also={self.also}: {step} is not a step; whole numbers from 1 on"
+                )
+        if len(set(self.also)) < len(self.also):
+            raise ValueError(f"checkpoints.also={self.also}: a step is repeated")
 
 
 @dataclass

@@ -1,5 +1,6 @@
 """How good every member is on the evaluation distributions of its task."""
 
+from collections import defaultdict
 from collections.abc import Mapping
 
 import torch
@@ -32,10 +33,20 @@ def evaluate(module: StackModule, sequences: int) -> dict[str, Tensor]:
     return metrics
 
 
-def least_accuracy(metrics: dict[str, Tensor]) -> Tensor:
+def least_accuracy(metrics: Mapping[str, Tensor]) -> Tensor:
     """The least accuracy over heads and distributions, [members]; NaN counts as 0."""
     accuracies = [value.nan_to_num(0.0) for key, value in metrics.items() if "/accuracy/" in key]
     return torch.stack(accuracies).min(0).values
+
+
+def mean_loss(metrics: Mapping[str, Tensor]) -> Tensor:
+    """The sum over heads of the mean over distributions of the cross-entropy, [members], in nats."""
+    by_head: dict[str, list[Tensor]] = defaultdict(list)
+    for key, value in metrics.items():
+        _, kind, head = key.split("/")
+        if kind == "loss":
+            by_head[head].append(value)
+    return torch.stack([torch.stack(own).mean(0) for own in by_head.values()]).sum(0)
 
 
 def _sizes(sequences: int, at_once: int) -> list[int]:

@@ -11,6 +11,7 @@ from lightning.pytorch.loggers import Logger
 from torch import Tensor
 
 from polymorph.progress import Bar, Progress
+from polymorph.training.best import evaluated, has_finite_weights
 from polymorph.training.checkpoint import Progress as MemberProgress
 from polymorph.training.evaluation import evaluate, least_accuracy
 from polymorph.training.module import StackModule
@@ -19,7 +20,7 @@ from polymorph.training.module import StackModule
 class Record(L.Callback):
     """Training metrics every `log_every` steps and evaluations every `eval_every`, and at the last step.
 
-    An evaluation decides who has converged, so this callback stands before the checkpoint.
+    An evaluation decides who has converged and which was the best, so this callback stands before the checkpoint.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Record(L.Callback):
         if step % config.eval_every == 0 or step == self.max_steps:
             metrics = evaluate(pl_module, config.eval_sequences)
             self._converge(step, least_accuracy(metrics))
+            self._compare(pl_module, metrics)
             self._write("evaluation", step, {f"eval/{name}": value for name, value in metrics.items()}, {})
 
     def _shared(self, trainer: L.Trainer, module: StackModule) -> dict[str, float]:
@@ -61,6 +63,16 @@ class Record(L.Callback):
         for progress, value in zip(self.progress, least.tolist(), strict=True):
             if progress.converged_at is None and value >= self.accuracy:
                 progress.converged_at = step
+
+    def _compare(self, module: StackModule, metrics: Mapping[str, Tensor]) -> None:
+        """Note whose evaluation is the best so far; the checkpoint keeps its weights."""
+        for index, found in enumerate(evaluated(module.step, metrics)):
+            if (
+                found is not None
+                and found.beats(self.progress[index].best)
+                and has_finite_weights(module.stack, index)
+            ):
+                self.progress[index].best = found
 
     def _write(
         self, kind: str, step: int, metrics: Mapping[str, Tensor], shared: Mapping[str, float]

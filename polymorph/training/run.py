@@ -21,8 +21,10 @@ from polymorph.models.architecture import Trainable
 from polymorph.progress import SILENT
 from polymorph.progress import Progress as Bars
 from polymorph.tasks.task import Task
+from polymorph.training import best
 from polymorph.training.checkpoint import Checkpoint, Progress, Schedule
 from polymorph.training.config import CheckpointsConfig, OptimizerConfig, TrainerConfig
+from polymorph.training.forecast import Forecast
 from polymorph.training.grouping import Leg, is_final, legs
 from polymorph.training.interruption import Interruption, interruptible
 from polymorph.training.logging import Record, StackProgress
@@ -146,7 +148,8 @@ class Training:
             return  # the others go on without those that have ended
         self._announce(leg, module.mode)
         bar = StackProgress(self.bars, self.trainer.log_every, max_steps)
-        callbacks = [_Restore(leg), record, checkpoint, *self.callbacks(checkpoint), bar]
+        ahead = Forecast(progress, schedule, self.trainer.eval_every, self.say)
+        callbacks = [_Restore(leg), record, checkpoint, *self.callbacks(checkpoint), bar, ahead]
         # Lightning's greetings and its advice on data loaders are not about this.
         logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
         with warnings.catch_warnings():
@@ -220,7 +223,9 @@ class Training:
         differing: dict[Member, dict[str, Any]] = {}
         for member, state in zip(leg.members, leg.states, strict=True):
             manifests = [] if state is None else [state.manifest]
-            for manifest in (*manifests, *member.published_after(leg.after)):
+            later = member.published_after(leg.after)
+            anew = best.resumed(member, state)[1] != ""
+            for manifest in (*manifests, *later):
                 before = {key: manifest.facts.get(key) for key in facts}
                 if before["numerics"] != facts["numerics"] and not self.trainer.allow_other_numerics:
                     raise RunError(
@@ -228,7 +233,8 @@ class Training:
                         f"{side_by_side(before['numerics'] or {}, facts['numerics'])}; "
                         "trainer.allow_other_numerics=true continues it, to rounding only, and marks it"
                     )
-                if before != dict(facts):
+                again = manifest in later and (anew or best.is_outdated(manifest))
+                if before != dict(facts) or again:
                     differing.setdefault(member, before)
         for member, before in differing.items():
             gone = member.set_aside_after(leg.after)
@@ -238,7 +244,11 @@ class Training:
     def _progress(self, member: Member, state: State | None) -> Progress:
         parent = None if state is None or state.step == 0 else state.manifest.facts.get("parent")
         converged = -1 if state is None else int(state.tensors[CONVERGED_AT])
-        return Progress(member, self.config_digest(member.seed), parent, None if converged < 0 else converged)
+        found, anew = best.resumed(member, state)
+        if anew:
+            self.say(anew)
+        at = None if converged < 0 else converged
+        return Progress(member, self.config_digest(member.seed), parent, at, found)
 
     def _announce(self, leg: Leg, mode: StepMode) -> None:
         names = ", ".join(str(seed) for seed in leg.seeds)

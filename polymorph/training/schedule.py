@@ -18,4 +18,4 @@ def checkpoint_steps(config: CheckpointsConfig, max_steps: int) -> list[int]:
     """Every step of the cadence from 0 to `max_steps`, both included."""
     powers = [2**k for k in range(config.powers_until.bit_length()) if 2**k <= config.powers_until]
     even = range(config.every, max_steps, config.every)
-    return sorted({step for step in (0, *powers, *even, max_steps) if step <= max_steps})
+    return sorted({step for step in (0, *powers, *even, *config.also, max_steps) if step <= max_steps})

@@ -112,6 +112,7 @@ def test_an_unknown_stream_or_distribution_is_refused():
         ({"min_length": 0}, "task.min_length=0"),
         ({"min_length": 9, "max_length": 8}, "task.max_length=8"),
         ({"max_length": 63}, "task.max_length=63"),
+        ({"min_length": 50}, "task.eval_max_length=48: at least task.min_length=50"),
         ({"long_min_length": 61}, "task.long_min_length=61"),
         ({"long_max_length": 63}, "task.long_max_length=63"),
         ({"nest_min_depth": 0}, "task.nest_min_depth=0"),

@@ -43,6 +43,38 @@ def test_a_shorter_training_length_leaves_the_long_ones_out():
     assert int(sample("long", **shorter).lengths.min()) - 2 == 50
 
 
+def drawn(stream: str, distribution: Distribution = "train", **config: int) -> Batch:
+    task = Dyck(DyckConfig(**config))
+    return task.batches(torch.tensor([20240607]), torch.tensor([0]), N, stream, distribution)[0][0]
+
+
+def test_an_evaluation_is_shorter_than_training():
+    """The paper's code evaluates lengths 2…48 where it trains on 2…62."""
+    assert uniform(drawn("evaluation").lengths - 2, 2, 48) > REJECT
+    assert uniform(drawn("train").lengths - 2, 2, 62) > REJECT
+    # The opposite, which is how cohorts were evaluated before there was the key.
+    assert uniform(drawn("evaluation", eval_max_length=62).lengths - 2, 2, 62) > REJECT
+    chunks = list(Dyck().held_out("train", 512, torch.device("cpu")))
+    assert max(int(chunk.position.max()) for chunk in chunks) == 48 + 1  # EOS
+
+
+@pytest.mark.parametrize("stream", ["train", "probe", "sae"])
+def test_only_evaluations_are_shorter(stream):
+    assert torch.equal(drawn(stream).tokens, drawn(stream, eval_max_length=62).tokens)
+    assert not torch.equal(drawn("evaluation").tokens, drawn("evaluation", eval_max_length=62).tokens)
+
+
+@pytest.mark.parametrize("distribution", ["compositional", "long"])
+def test_the_other_distributions_keep_their_lengths(distribution):
+    shown = [drawn("evaluation", distribution, **own).tokens for own in ({}, {"eval_max_length": 62})]
+    assert torch.equal(*shown)
+
+
+def test_an_evaluation_is_never_longer_than_training():
+    assert DyckConfig(max_length=40) == DyckConfig(max_length=40, eval_max_length=40)
+    assert DyckConfig(max_length=50).eval_max_length == 48
+
+
 def test_half_of_the_sequences_are_prefixes():
     """Uniform brackets are valid by chance with a probability that a Markov chain gives exactly."""
     by_chance = np.mean([noise_validity(n, 8) for n in range(2, 63)])

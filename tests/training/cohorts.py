@@ -89,14 +89,23 @@ def status_of(cohort: Cohort, seed: int) -> Status:
 
 
 def published(cohort: Cohort) -> dict[str, str]:
-    """The digest of every checkpoint and of every member's last state, each verified by reading it."""
+    """The digests of all checkpoints and of each member's last state and best evaluation, verified by reading them."""
     found = {}
     for member in cohort.members():
         for step in member.steps():
             found[f"{member.name}, step {step}"] = member.read_step(step).digest
         if states := member.states():
             found[f"{member.name}, state {states[-1]}"] = member.read_state(states[-1]).manifest.digest
+        if (best := member.best_step()) is not None:
+            found[f"{member.name}, best {best}"] = member.read_best().digest
     return found
+
+
+def with_best(cohort: Cohort, seed: int, *steps: int) -> list[int]:
+    """These steps and that of the member's best evaluation: those at which a completed member has a checkpoint."""
+    best = cohort.member(seed).best_step()
+    assert best is not None
+    return sorted({*steps, best})
 
 
 def weights_at(cohort: Cohort, seed: int, step: int | None = None) -> dict[str, torch.Tensor]:

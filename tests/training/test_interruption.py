@@ -26,6 +26,7 @@ from cohorts import (
     status_of,
     trained,
 )
+from kills import KILLED, calls_of, check_kills
 
 from polymorph import command
 from polymorph.cohort import Cohort, Member, files
@@ -34,7 +35,6 @@ from polymorph.training.module import StackModule
 
 STACK = ("seed=[0,1]", UNWATCHED)
 CONVERGING = (*STACK, "trainer.convergence.patience=5")
-KILLED = 9
 
 
 @pytest.fixture
@@ -217,92 +217,27 @@ def test_a_sweep_of_single_jobs_stops_at_the_job_that_was_asked(root: Path) -> N
 # Kills at the end of members: between publishing and the status, where the least obvious states lie.
 
 
-def calls_of(root: Path, step: int, *overrides: str) -> int:
-    """How many calls the store makes from this step on, in a child that reports through its folder."""
-    counted = root / "calls"
-
-    def action() -> None:
-        made = 0
-
-        def counting(call: Any) -> Any:
-            def counted_call(*arguments: Any) -> Any:
-                nonlocal made
-                made += 1
-                return call(*arguments)
-
-            return counted_call
-
-        def begin(module: StackModule) -> None:
-            for name in WRITES:
-                setattr(files, name, counting(getattr(files, name)))
-
-        with after_step(step, begin), converging(1):
-            trained(root / "counted", *overrides)
-        counted.write_text(str(made))
-
-    assert end_of(start_child(action)) == 0
-    return int(counted.read_text())
-
-
-WRITES = ("make_folder", "open_new", "rename", "replace", "link", "open_append", "remove_tree")
-
-
-def killed_at_call(root: Path, step: int, number: int, *overrides: str) -> None:
-    """Killed right before the store's writing call `number` after this step."""
-
-    def action() -> None:
-        left = number
-
-        def deadly(call: Any) -> Any:
-            def perhaps(*arguments: Any) -> Any:
-                nonlocal left
-                left -= 1
-                if left < 0:
-                    os._exit(KILLED)
-                return call(*arguments)
-
-            return perhaps
-
-        def begin(module: StackModule) -> None:
-            for name in WRITES:
-                setattr(files, name, deadly(getattr(files, name)))
-
-        with after_step(step, begin), converging(1):
-            trained(root, *overrides)
-
-    assert end_of(start_child(action)) == KILLED
-
-
-def check_kills(root: Path, step: int, numbers: range, *overrides: str) -> None:
-    with converging(1):
-        expected = published(trained(root / "whole", *overrides))
-    for number in numbers:
-        own = root / f"{number}"
-        killed_at_call(own, step, number, *overrides)
-        with converging(1):
-            assert exit_status(own, *overrides) == command.DONE
-        assert published(cohort_in(own)) == expected, f"killed before writing call {number} after step {step}"
-
-
 SHORT = (*CONVERGING, "trainer.max_steps=20", "trainer.eval_every=5")
 
 
 def stride(root: Path, step: int, *overrides: str) -> range:
     """A few kills, spread over everything that follows the step and different for every step."""
-    return range(step % 3, min(calls_of(root, step, *overrides), 40), 13)
+    return range(step % 3, min(calls_of(root, step, converging(1), *overrides), 40), 13)
 
 
 @pytest.mark.parametrize("step", [10, pytest.param(20, marks=pytest.mark.slow)])
 def test_kills_while_members_end_leave_no_trace(root: Path, step: int) -> None:
     """At step 10 member 1 ends 5 steps after it converged, and at step 20 the other one."""
-    check_kills(root, step, stride(root, step, *SHORT), *SHORT)
+    check_kills(root, step, converging(1), stride(root, step, *SHORT), *SHORT)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("step", [1, 10, 20])
 def test_a_kill_at_any_call_while_members_end_leaves_no_trace(root: Path, step: int) -> None:
-    check_kills(root, step, range(min(60, calls_of(root, step, *SHORT))), *SHORT)
+    check_kills(
+        root, step, converging(1), range(min(60, calls_of(root, step, converging(1), *SHORT))), *SHORT
+    )
 
 
 def test_a_kill_while_the_first_checkpoint_is_published_keeps_the_stack(root: Path, whole: Cohort) -> None:
@@ -327,4 +262,4 @@ def test_a_kill_while_the_first_checkpoint_is_published_keeps_the_stack(root: Pa
 
 def test_one_kept_state_is_enough(root: Path) -> None:
     overrides = (*SHORT, "checkpoints.keep_states=1")
-    check_kills(root, 10, range(4, 30, 12), *overrides)
+    check_kills(root, 10, converging(1), range(4, 30, 12), *overrides)

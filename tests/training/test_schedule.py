@@ -73,3 +73,16 @@ def test_the_papers_checkpoints():
 def test_other_cadences(powers_until, every, max_steps, wanted):
     config = CheckpointsConfig(powers_until=powers_until, every=every)
     assert checkpoint_steps(config, max_steps) == wanted
+
+
+def test_further_steps_are_published_too_once_each_and_none_after_the_end():
+    config = CheckpointsConfig(powers_until=4, every=10, also=[7, 10, 99])
+    assert checkpoint_steps(config, 25) == [0, 1, 2, 4, 7, 10, 20, 25]
+
+
+@pytest.mark.parametrize(
+    ("also", "reason"), [([0], "from 1 on"), ([5, -3], "from 1 on"), ([7, 7], "repeated")]
+)
+def test_further_steps_that_cannot_be_are_refused(also, reason):
+    with pytest.raises(ValueError, match=reason):
+        CheckpointsConfig(also=also)
