@@ -38,8 +38,9 @@ def has_kernel(d_head: int) -> bool:
 def ragged_attention(qkv: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:
     """Mix v inside each sequence: [token 3 head d_head] and [sequences + 1] → [token head d_head].
 
-    The second result is the log-sum-exp of every row of scores, float32 [token head], for the backward pass. Sequence i has the tokens from `starts[i]` up to, not including, `starts[i + 1]`; `qkv` is float32 or bfloat16,
-    contiguous, on the CPU. Tokens from `starts[-1]` on belong to no sequence and come out as 0.
+    The second result is the log-sum-exp of every row of scores, float32 [token head], for the backward pass. Sequence
+    i has the tokens from `starts[i]` up to, not including, `starts[i + 1]`; `qkv` is float32 or bfloat16, contiguous,
+    on the CPU. Tokens from `starts[-1]` on belong to no sequence and come out as 0.
     """
     tokens, _, heads, d_head = qkv.shape
     out = qkv.new_empty(tokens, heads, d_head)

@@ -85,8 +85,8 @@ class TrainerConfig:
     accelerator: str = "auto"
     """`auto`, `cpu` or `gpu`."""
     precision: str = "auto"
-    """Of products and attention: `float32`, `bfloat16`, or `auto`, which is bfloat16 on an accelerator and on a CPU that
-    has it in hardware. The residual stream, sums inside norms, losses and the optimizer are float32."""
+    """Of products and attention: `float32`, `bfloat16`, or `auto`, which is bfloat16 on an accelerator and on a CPU
+    that has it in hardware. The residual stream, sums inside norms, losses and the optimizer are float32."""
     threads: int | None = None
     """CPU threads of PyTorch; null is every core, at most 8. The number decides the last bits of weights."""
     compile: Any = "auto"

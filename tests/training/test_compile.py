@@ -3,24 +3,83 @@
 import pytest
 import torch
 
+from polymorph.errors import RequestError
 from polymorph.models.dyck_transformer import DyckTransformer, DyckTransformerConfig
+from polymorph.models.ragged_attention import has_kernel
 from polymorph.tasks.dyck import Dyck
 from polymorph.training.config import OptimizerConfig, TrainerConfig
 from polymorph.training.module import StackModule
+from polymorph.training.numerics import LONG_TRAINING, StepMode, step_mode
 from polymorph.training.stack import Stack
 
+CPU = torch.device("cpu")
+GPU = torch.device("cuda")
 
-def gradients(*, compiled: bool) -> dict[str, torch.Tensor]:
-    trainer = TrainerConfig(batch_size=8, compile=compiled)
+
+def gradients(mode: StepMode) -> dict[str, torch.Tensor]:
     stack = Stack([DyckTransformer(DyckTransformerConfig(), seed) for seed in (0, 1)])
-    module = StackModule(stack, [0, 1], Dyck(), OptimizerConfig(), trainer)
+    module = StackModule(stack, [0, 1], Dyck(), OptimizerConfig(), TrainerConfig(batch_size=8), mode=mode)
     module.training_step(next(iter(module.train_dataloader())), 0).backward()
     return {name: p.grad for name, p in stack.named_parameters() if p.grad is not None}
 
 
 @pytest.mark.slow
-def test_a_compiled_step_has_the_gradients_of_the_plain_one() -> None:
-    plain, compiled = gradients(compiled=False), gradients(compiled=True)
+@pytest.mark.parametrize("flat", [True, False], ids=["as on a CPU", "as on an accelerator"])
+def test_a_compiled_step_has_the_gradients_of_the_plain_one(flat: bool) -> None:
+    plain, compiled = gradients(StepMode()), gradients(StepMode(flat=flat, compiled=True))
     assert plain.keys() == compiled.keys()
     for name, expected in plain.items():
         torch.testing.assert_close(compiled[name], expected, rtol=1e-3, atol=1e-6)
+
+
+# What `auto` means.
+
+
+def mode_of(device: torch.device = CPU, ready: bool = True, **keys: object) -> StepMode:
+    return step_mode(TrainerConfig(**keys), device, ready)  # type: ignore[arg-type]
+
+
+def test_long_trainings_are_compiled_and_short_ones_are_not() -> None:
+    size = 64
+    assert mode_of(batch_size=size, max_steps=LONG_TRAINING // size + 1).compiled
+    assert not mode_of(batch_size=size, max_steps=LONG_TRAINING // size - 1).compiled
+    assert mode_of(batch_size=size, max_steps=1, compile=True).compiled
+    assert not mode_of(compile=False).compiled
+
+
+def test_without_a_compiler_everything_goes_the_plain_way() -> None:
+    assert mode_of(ready=False) == StepMode(mode_of().precision)
+    with pytest.raises(RequestError, match=r"trainer\.compile=true: a CPU needs a C\+\+ compiler"):
+        mode_of(ready=False, compile=True)
+
+
+@pytest.mark.skipif(not has_kernel(16), reason="there is no C++ compiler")
+def test_heads_that_are_no_whole_vectors_go_the_plain_way() -> None:
+    assert DyckTransformerConfig().flat_ready()
+    assert not DyckTransformerConfig(d_head=8).flat_ready()
+
+
+def test_precision_is_asked_of_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    def processor(**there: bool) -> None:
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: there)
+
+    for name in ("ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY"):
+        monkeypatch.delenv(name, raising=False)
+    processor(avx2=True)
+    assert mode_of().precision == "float32"
+    assert mode_of(precision="bfloat16").precision == "bfloat16"
+    processor(avx512_bf16=True)
+    assert mode_of().precision == "bfloat16"
+    assert mode_of(precision="float32").precision == "float32"
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")
+    assert mode_of().precision == "bfloat16"
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX512_CORE")
+    assert mode_of().precision == "float32"
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA")
+    monkeypatch.setenv("ATEN_CPU_CAPABILITY", "avx2")
+    assert mode_of().precision == "float32"
+
+
+def test_an_accelerator_is_not_compiled_for_unless_asked() -> None:
+    assert mode_of(GPU) == StepMode("bfloat16")
+    assert mode_of(GPU, compile=True) == StepMode("bfloat16", compiled=True)
