@@ -1,8 +1,10 @@
 """Time of a training step: stacks of 1, 4 and 10 members against a plain loop over one seed.
 
-    python -m benchmarks.training [--device cuda] [--rounds 7] [--batch 512]
+    python -m benchmarks.training [--device cuda] [--rounds 7] [--batch 512] [--threads 2] [--sizes 1 4 10]
 
-Prints medians, and ratios taken within each round. On a GPU both sides use bfloat16 autocast.
+Prints medians, and ratios taken within each round. On a CPU the plain loop is float32, as a user has it, and stacks are
+measured as `trainer.precision=float32`, as `bfloat16`, and uncompiled in groups as `plain float32`; on a GPU both sides
+use bfloat16 autocast. `ONEDNN_MAX_CPU_ISA=AVX2` and `ATEN_CPU_CAPABILITY=avx2` together simulate an older processor.
 """
 
 import argparse
@@ -17,15 +19,15 @@ from polymorph.models.dyck_transformer import DyckTransformer, DyckTransformerCo
 from polymorph.tasks.dyck import Dyck, DyckConfig
 from polymorph.training.config import OptimizerConfig, TrainerConfig
 from polymorph.training.module import StackModule
-from polymorph.training.numerics import default_threads, prepare_process
+from polymorph.training.numerics import default_threads, has_bfloat16, prepare_process, step_mode
 from polymorph.training.stack import Stack
 
 SIZES = (1, 4, 10)
 
 
-def plain(batch: int, device: str) -> Callable[[], None]:
-    """What a user would write; the allocator and threads as PyTorch has them."""
-    torch.set_num_threads(default_threads())
+def plain(batch: int, device: str, threads: int) -> Callable[[], None]:
+    """What a user would write; the allocator as PyTorch has it."""
+    torch.set_num_threads(threads)
     loop = Loop(0, batch, device, bf16=device == "cuda")
 
     def step() -> None:
@@ -35,18 +37,22 @@ def plain(batch: int, device: str) -> Callable[[], None]:
     return step
 
 
-def stack(members: int, batch: int, device: str) -> Callable[[], None]:
-    """The product's step: data, packing, forward, backward, clipping and update, without Lightning's loop."""
-    prepare_process(None)
+def stack(
+    members: int, precision: str, compiled: bool | str, batch: int, device: str, threads: int
+) -> Callable[[], None]:
+    """The product's step: data, layout, forward, backward, clipping and update, without Lightning's loop."""
+    prepare_process(threads)
     config = DyckTransformerConfig()
-    trainer = TrainerConfig(batch_size=batch, max_steps=10**9)
+    trainer = TrainerConfig(batch_size=batch, max_steps=10**9, precision=precision, compile=compiled)
+    mode = step_mode(trainer, torch.device(device), config.flat_ready())
     models = Stack([DyckTransformer(config, seed) for seed in range(members)])
-    module = StackModule(models, list(range(members)), Dyck(DyckConfig()), OptimizerConfig(), trainer)
+    seeds = list(range(members))
+    module = StackModule(models, seeds, Dyck(DyckConfig()), OptimizerConfig(), trainer, mode=mode)
     module.to(device)
     optimizer, batches = module.configure_optimizers(), iter(module.train_dataloader())
 
     def step() -> None:
-        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+        with torch.autocast(device, torch.bfloat16, enabled=mode.precision == "bfloat16"):
             loss = module.training_step(next(batches), 0)
         optimizer.zero_grad()
         loss.backward()
@@ -58,9 +64,9 @@ def stack(members: int, batch: int, device: str) -> Callable[[], None]:
     return step
 
 
-def data(members: int, batch: int, device: str) -> Callable[[], None]:
-    """The data alone, one step's worth a call."""
-    prepare_process(None)
+def data(members: int, batch: int, device: str, threads: int) -> Callable[[], None]:
+    """The data alone, eight steps' worth a call."""
+    prepare_process(threads)
     task, seeds, at_once = Dyck(DyckConfig()), torch.arange(members, device=device), 8
 
     def step() -> None:
@@ -76,17 +82,33 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--batch", type=int, default=512)
+    parser.add_argument("--threads", type=int, default=default_threads())
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
     options = parser.parse_args()
-    where = (options.batch, options.device)
+    where = (options.batch, options.device, options.threads)
     variants = {"plain": (plain, where), "data": (data, (1, *where))}
-    variants |= {f"stack {n}": (stack, (n, *where)) for n in SIZES}
+    for name, how in _ways(options.device).items():
+        variants |= {f"stack {n} {name}": (stack, (n, *how, *where)) for n in options.sizes}
     times = take_turns(variants, options.rounds, options.steps, warm_up=3)
     times["data"] = [seconds / 8 for seconds in times["data"]]
-    _report(times, options.device)
+    _report(times, options.device, options.threads)
 
 
-def _report(times: dict[str, list[float]], device: str) -> None:
-    name = torch.cuda.get_device_name() if device == "cuda" else f"CPU, {default_threads()} threads"
+def _ways(device: str) -> dict[str, tuple[str, bool | str]]:
+    """Precision and `trainer.compile` by the name of the variant."""
+    if device != "cpu":
+        return {"bfloat16": ("bfloat16", "auto")}
+    ways: dict[str, tuple[str, bool | str]] = {
+        "float32": ("float32", "auto"),
+        "plain float32": ("float32", False),
+    }
+    if has_bfloat16(torch.device(device)):
+        ways["bfloat16"] = ("bfloat16", "auto")
+    return ways
+
+
+def _report(times: dict[str, list[float]], device: str, threads: int) -> None:
+    name = torch.cuda.get_device_name() if device == "cuda" else f"CPU, {threads} threads"
     print(f"{name}, torch {torch.__version__}; milliseconds, medians of {len(times['plain'])} rounds")
     print("| variant | a step | per member-step | plain / per member-step |\n|---|---|---|---|")
     for variant, seconds in times.items():
@@ -94,9 +116,6 @@ def _report(times: dict[str, list[float]], device: str) -> None:
         ratio = statistics.median(p * members / s for p, s in zip(times["plain"], seconds, strict=True))
         step = 1e3 * statistics.median(seconds)
         print(f"| {variant} | {step:.1f} | {step / members:.1f} | {ratio:.2f} |")
-    share = statistics.median(d / s for d, s in zip(times["data"], times["stack 1"], strict=True))
-    ten = statistics.median(t / o for t, o in zip(times["stack 10"], times["stack 1"], strict=True))
-    print(f"data generation: {100 * share:.1f} % of a step of one member; ten members cost {ten:.2f} × one")
 
 
 def _wait(device: str) -> None:
