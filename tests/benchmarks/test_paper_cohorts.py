@@ -20,6 +20,8 @@ OWN = ("cohort.name", "logger", "trainer.threads", "trainer.accelerator", "train
 TINY = " ".join(part for part in SMALL if part.partition("=")[0] not in OWN)
 LONG = f"{TINY} trainer.max_steps=200000"
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
 
 @pytest.fixture
 def home() -> Iterator[Path]:
@@ -76,7 +78,6 @@ def training(home: Path, name: str) -> int:
     return int((home / f"home/locks/{name}.lock").read_text())
 
 
-@pytest.mark.slow
 def test_it_is_killed_twice_and_goes_on_to_the_same_bytes(home: Path) -> None:
     queue, extra = "one 0\none 1", f"{TINY} trainer.max_steps=900 checkpoints.every=100"
     (home / "whole").mkdir()
@@ -98,7 +99,6 @@ def test_it_is_killed_twice_and_goes_on_to_the_same_bytes(home: Path) -> None:
     assert (home / "output").read_text().count("start: one 0") in (2, 3)
 
 
-@pytest.mark.slow
 def test_a_second_start_is_refused_and_a_pause_stops_every_training(home: Path) -> None:
     script = started(home, "one 0", LONG)
     wait_for(lambda: states(home, "one", 0))
@@ -116,7 +116,6 @@ def test_a_second_start_is_refused_and_a_pause_stops_every_training(home: Path) 
     assert "preempted: step" in called(home, "status").stdout
 
 
-@pytest.mark.slow
 def test_a_donor_comes_first_and_a_member_that_fails_is_said_and_does_not_stop_the_others(home: Path) -> None:
     queue = f"{SHARED} 1\none 7\n{SHARED} 0"
     broken = home / "home/cohorts/one/members"
@@ -133,7 +132,6 @@ def test_a_donor_comes_first_and_a_member_that_fails_is_said_and_does_not_stop_t
     assert f"finished: {SHARED} 1" in said
 
 
-@pytest.mark.slow
 def test_cohorts_of_another_commit_are_left_alone(home: Path) -> None:
     (home / "home").mkdir()
     (home / "home/record").write_text(
