@@ -64,21 +64,41 @@ inline Floats exponential(Floats x) {
     return (p * (r * r) + r + 1.0f) * (Floats)((exponent + 127) << 23);
 }
 
-inline float sum(Floats x) {
-    float total = 0;
-    for (int lane = 0; lane < LANES; ++lane) total += x[lane];
-    return total;
-}
+// A tree of pairwise steps: adding lane after lane would wait for every addition.
+#define FOLDED(combine)                                                                                  \
+    do {                                                                                                 \
+        Floats y;                                                                                        \
+        y = __builtin_shufflevector(x, x, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7);         \
+        x = combine;                                                                                     \
+        y = __builtin_shufflevector(x, x, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11);         \
+        x = combine;                                                                                     \
+        y = __builtin_shufflevector(x, x, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13);         \
+        x = combine;                                                                                     \
+        y = __builtin_shufflevector(x, x, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14);         \
+        x = combine;                                                                                     \
+        return x[0];                                                                                     \
+    } while (0)
 
-inline float largest(Floats x) {
-    float most = x[0];
-    for (int lane = 1; lane < LANES; ++lane) most = std::max(most, x[lane]);
-    return most;
-}
+inline float sum(Floats x) { FOLDED(x + y); }
+inline float largest(Floats x) { FOLDED(x > y ? x : y); }
 
 // out[r][j] = Σ_d a[r][d] b[d][j] for ROWS rows and j < columns, a multiple of LANES.
 inline void products(const float* a, const float* b, int width, int columns, float* out) {
-    for (int j = 0; j < columns; j += LANES) {
+    int j = 0;
+    for (; j + LANES < columns; j += 2 * LANES) {  // two vectors of columns share what is read of a
+        Floats left[ROWS] = {}, right[ROWS] = {};
+        for (int d = 0; d < D_HEAD; ++d)
+            for (int r = 0; r < ROWS; ++r) {
+                const Floats own = fill(a[r * D_HEAD + d]);
+                left[r] += own * at(b + d * width + j);
+                right[r] += own * at(b + d * width + j + LANES);
+            }
+        for (int r = 0; r < ROWS; ++r) {
+            at(out + r * width + j) = left[r];
+            at(out + r * width + j + LANES) = right[r];
+        }
+    }
+    if (j < columns) {
         Floats total[ROWS] = {};
         for (int d = 0; d < D_HEAD; ++d)
             for (int r = 0; r < ROWS; ++r) total[r] += a[r * D_HEAD + d] * at(b + d * width + j);

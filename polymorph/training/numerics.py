@@ -17,8 +17,8 @@ _NEVER = (1 << 31) - 1
 _LARGEST_MMAP_THRESHOLD = 1 << 25
 SMALL_MATRIX = 128
 LONG_TRAINING = 50_000
-"""Sequences of a member from which on `trainer.compile=auto` compiles. The first time that saves about what it takes, 20
-to 40 s; from then on, out of the cache in 6 s, it saves half of the training's time."""
+"""Sequences of a member from which on `trainer.compile=auto` compiles. The first time that saves about what it
+takes, 20 to 40 s; from then on, out of the cache in 6 s, it saves half of the training's time."""
 
 
 def prepare_process(threads: int | None) -> None:
