@@ -36,9 +36,10 @@ class StackModule(L.LightningModule):
         self.step = start
         self.latest: dict[str, Tensor] = {}
         self.mode = mode
-        padded = mode.compiled and not mode.flat
-        self._padded, self._call = padded, torch.compile(stack, dynamic=False) if padded else stack
-        self._flat = MemberSteps(stack, mode.precision == "bfloat16", mode.compiled) if mode.flat else None
+        together = mode.compiled and mode.layout != "flat"
+        self._call = torch.compile(stack, dynamic=False, fullgraph=True) if together else stack
+        in_turn = mode.layout == "flat"
+        self._flat = MemberSteps(stack, mode.precision == "bfloat16", mode.compiled) if in_turn else None
 
     @property
     def length_groups(self) -> int:
@@ -81,7 +82,8 @@ class StackModule(L.LightningModule):
 
     def inputs(self, batch: Any) -> Inputs:
         """A batch of the task, laid out for the stack."""
-        return self.task.inputs(batch, self.length_groups, self._padded)
+        padded = self.mode.layout == "padded"
+        return self.task.inputs(batch, 1 if padded else self.length_groups, padded)
 
     def logits(self, inputs: Inputs) -> dict[str, Tensor]:
         """Logits of every member by head, [members, row, pos, classes]."""

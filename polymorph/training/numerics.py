@@ -5,7 +5,7 @@ import os
 import platform
 import sys
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -19,6 +19,8 @@ SMALL_MATRIX = 128
 LONG_TRAINING = 50_000
 """Sequences of a member from which on `trainer.compile=auto` compiles. The first time that saves about what it
 takes, 20 to 40 s; from then on, out of the cache in 6 s, it saves half of the training's time."""
+
+Layout = Literal["groups", "flat", "padded"]
 
 
 def prepare_process(threads: int | None) -> None:
@@ -79,8 +81,10 @@ class StepMode:
 
     precision: str = "float32"
     """Of products and attention."""
-    flat: bool = False
-    """Members one after another on sequences laid end to end, else all at once on groups of equal length."""
+    layout: Layout = "groups"
+    """Of the sequences of a batch: `flat`, end to end, members one after another; `groups` of equal length, or `padded`
+    to the context, all members at once. `flat` and `padded` have shapes that never change, and a device need not be
+    asked for those of `padded`."""
     compiled: bool = False
 
 
@@ -91,16 +95,17 @@ def step_mode(config: TrainerConfig, device: torch.device, flat_ready: bool) -> 
     called with sequences laid end to end.
     """
     precision = resolve_precision(config.precision, device)
+    long = config.max_steps * config.batch_size >= LONG_TRAINING
     if device.type != "cpu":
-        return StepMode(precision, compiled=config.compile is True)
+        return StepMode(precision, "padded", config.compile is True or (config.compile == "auto" and long))
     if config.compile is True and not flat_ready:
         raise RequestError(
             "trainer.compile=true: a CPU needs a C++ compiler and heads of a multiple of 16 dimensions for it; "
             "install g++, or give trainer.compile=auto"
         )
-    flat = flat_ready and config.compile is not False
-    long = config.max_steps * config.batch_size >= LONG_TRAINING
-    return StepMode(precision, flat, flat and (config.compile is True or long))
+    if not flat_ready or config.compile is False:
+        return StepMode(precision)
+    return StepMode(precision, "flat", config.compile is True or long)
 
 
 def length_groups(config: TrainerConfig, device: torch.device) -> int:
@@ -118,7 +123,7 @@ def numerics(device: torch.device, mode: StepMode, groups: int) -> dict[str, Any
         "threads": torch.get_num_threads() if device.type == "cpu" else 0,
         "precision": mode.precision,
         "length_groups": groups,
-        "layout": "flat" if mode.flat else "groups",
+        "layout": mode.layout,
         "compile": mode.compiled,
     }
 

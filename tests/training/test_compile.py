@@ -9,7 +9,7 @@ from polymorph.models.ragged_attention import has_kernel
 from polymorph.tasks.dyck import Dyck
 from polymorph.training.config import OptimizerConfig, TrainerConfig
 from polymorph.training.module import StackModule
-from polymorph.training.numerics import LONG_TRAINING, StepMode, step_mode
+from polymorph.training.numerics import LONG_TRAINING, Layout, StepMode, step_mode
 from polymorph.training.stack import Stack
 
 CPU = torch.device("cpu")
@@ -24,9 +24,9 @@ def gradients(mode: StepMode) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("flat", [True, False], ids=["as on a CPU", "as on an accelerator"])
-def test_a_compiled_step_has_the_gradients_of_the_plain_one(flat: bool) -> None:
-    plain, compiled = gradients(StepMode()), gradients(StepMode(flat=flat, compiled=True))
+@pytest.mark.parametrize("layout", ["flat", "padded"])
+def test_a_compiled_step_has_the_gradients_of_the_plain_one(layout: Layout) -> None:
+    plain, compiled = gradients(StepMode()), gradients(StepMode(layout=layout, compiled=True))
     assert plain.keys() == compiled.keys()
     for name, expected in plain.items():
         torch.testing.assert_close(compiled[name], expected, rtol=1e-3, atol=1e-6)
@@ -80,6 +80,7 @@ def test_precision_is_asked_of_the_processor(monkeypatch: pytest.MonkeyPatch) ->
     assert mode_of().precision == "float32"
 
 
-def test_an_accelerator_is_not_compiled_for_unless_asked() -> None:
-    assert mode_of(GPU) == StepMode("bfloat16")
-    assert mode_of(GPU, compile=True) == StepMode("bfloat16", compiled=True)
+def test_an_accelerator_has_shapes_that_it_need_not_be_asked_for() -> None:
+    assert mode_of(GPU) == StepMode("bfloat16", "padded", compiled=True)
+    assert mode_of(GPU, max_steps=1) == StepMode("bfloat16", "padded", compiled=False)
+    assert mode_of(GPU, compile=False) == StepMode("bfloat16", "padded", compiled=False)

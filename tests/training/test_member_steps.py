@@ -16,8 +16,8 @@ from polymorph.training.stack import Stack
 
 pytestmark = pytest.mark.skipif(not has_kernel(16), reason="there is no C++ compiler")
 LENGTHS = (64, 1, 3, 17, 16, 4, 5, 120, 2)
-FLAT = StepMode(flat=True)
-FLAT_BF16 = StepMode("bfloat16", flat=True)
+FLAT = StepMode(layout="flat")
+FLAT_BF16 = StepMode("bfloat16", "flat")
 
 
 def module_of(seeds: tuple[int, ...], mode: StepMode, frozen: tuple[str, ...] = ()) -> StackModule:
