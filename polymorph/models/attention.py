@@ -41,7 +41,9 @@ def attend_ragged(
     qkv: Float[Tensor, "1 token 3 head d_head"], starts: Int[Tensor, " sequences_and_1"]
 ) -> Float[Tensor, "1 token head d_head"]:
     """The same for sequences of any lengths, by the kernel for CPUs."""
-    out: Tensor = ragged_attention(qkv[0].contiguous(), starts)[0]
+    out: Tensor = ragged_attention(qkv.flatten(0, 1).contiguous(), starts)[
+        0
+    ]  # a view; a slice has a costly gradient
     return out[None]
 
 
