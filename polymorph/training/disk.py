@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from polymorph.cohort import Member
+from polymorph.cohort import CorruptError, Member
 from polymorph.errors import RequestError
 from polymorph.models.architecture import Trainable
 from polymorph.training.config import CheckpointsConfig, TrainerConfig
@@ -44,17 +44,26 @@ def member_bytes(member: Member, weights: int, trainer: TrainerConfig, checkpoin
     """What one member will still write, at most: 0 once it has a final state.
 
     While a state is published the oldest is still there, so there is one more than are kept. The rows of comparisons
-    are not counted.
+    are not counted. One that cannot be read counts as not begun: that it is damaged is said where it is trained, and
+    stops nobody else.
     """
-    if is_final(member.status()):
+    try:
+        done, there, states, best = _found(member)
+    except CorruptError:
+        done, there, states, best = False, set(), 0, 0
+    if done:
         return 0
-    there = set(member.steps())
-    steps = [step for step in checkpoint_steps(checkpoints, trainer.max_steps) if step not in there]
-    states = max(0, checkpoints.keep_states + 1 - len(member.states()))
-    best = max(0, BEST - len(member.best_steps()))
+    steps = sum(step not in there for step in checkpoint_steps(checkpoints, trainer.max_steps))
+    states = max(0, checkpoints.keep_states + 1 - states)
+    best = max(0, BEST - best)
     rows = trainer.max_steps // trainer.log_every + trainer.max_steps // trainer.eval_every
-    folders = len(steps) + states + best
-    return weights * (len(steps) + STATE * states + best) + FOLDER * folders + ROW * rows
+    return weights * (steps + STATE * states + best) + FOLDER * (steps + states + best) + ROW * rows
+
+
+def _found(member: Member) -> tuple[bool, set[int], int, int]:
+    """Whether it has ended, the steps of its checkpoints, and how many states and best evaluations there are."""
+    ended = is_final(member.status())
+    return ended, set(member.steps()), len(member.states()), len(member.best_steps())
 
 
 def free_bytes(folder: Path) -> int:

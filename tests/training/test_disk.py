@@ -102,6 +102,15 @@ def test_a_finished_cohort_needs_no_room(root: Path, disk_of: Callable[[int], No
     assert status_of(cohort_in(root), 0).state == "completed"
 
 
+def test_a_member_that_cannot_be_read_counts_as_not_begun(root: Path) -> None:
+    """It is refused where it is trained; its siblings are not."""
+    whole = expected(root, "seed=0", UNWATCHED)
+    cohort = trained(root, "seed=0", UNWATCHED)
+    assert expected(root, "seed=0", UNWATCHED) == 0
+    (cohort.member(0).folder / "status.json").write_text("{}")
+    assert expected(root, "seed=0", UNWATCHED) == whole
+
+
 def test_more_checkpoints_and_states_need_more(root: Path) -> None:
     member, trainer = Member(root, 0), TrainerConfig(max_steps=60_000)
 
