@@ -16,10 +16,12 @@ from polymorph.errors import RequestError
 from polymorph.progress import on_terminal
 from polymorph.report.tracking import Breaker, Tracking
 from polymorph.saes.attach import Attachment, attachment
+from polymorph.saes.disk import KEYS, stored_bytes
 from polymorph.saes.places import Place, check_choices, chosen_sites, places_of
 from polymorph.saes.run import SAETraining, check_memory, was_stopped
 from polymorph.saes.stored import sae_name
 from polymorph.saes.trainers import try_options
+from polymorph.training.disk import Ahead, check_room
 from polymorph.training.grouping import is_final
 from polymorph.training.interruption import interruptible
 from polymorph.training.numerics import device_of, prepare_process
@@ -38,6 +40,8 @@ def check(job: TrainConfig) -> None:
         training.check_memory(places, _memory(comparison.device))
         try_options(job.sae, comparison.d)
         training.check(places)
+        missing = sum(not training.holds(place) for place in places)
+        check_room([Ahead(job.cohort.folder, missing * stored_bytes(job.sae, comparison.d), KEYS)])
 
 
 def check_ahead(job: TrainConfig, sites: Sequence[str], d: int) -> None:

@@ -5,7 +5,7 @@ import platform
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +18,7 @@ from polymorph.activations import dimensions
 from polymorph.artifacts import checkpoint_artifact
 from polymorph.callback import CrossSeed
 from polymorph.code_version import code_version
-from polymorph.cohort import Cohort, CorruptError, Status, check_writable
+from polymorph.cohort import Cohort, CorruptError, Member, Status, check_writable
 from polymorph.command import DONE, FAILED, PREEMPTED
 from polymorph.comparison import Comparison
 from polymorph.comparison_run import Kept, remember, write_comparison
@@ -29,12 +29,15 @@ from polymorph.opening import check_source, check_there, prepared, spelled_out, 
 from polymorph.progress import Progress, on_terminal
 from polymorph.report.runs import RunLogger
 from polymorph.report.tracking import Breaker, Tracking
+from polymorph.saes.disk import KEYS, bytes_ahead
 from polymorph.saes.trained import Variant
 from polymorph.training.checkpoint import Checkpoint
+from polymorph.training.disk import Ahead, check_room, member_bytes, weight_bytes
 from polymorph.training.grouping import is_final
 from polymorph.training.interruption import interruptible
 from polymorph.training.numerics import device_of
 from polymorph.training.run import Training, donor_weights
+from polymorph.training.schedule import checkpoint_steps
 
 
 def check(jobs: Sequence[TrainConfig]) -> None:
@@ -58,6 +61,7 @@ def check(jobs: Sequence[TrainConfig]) -> None:
     for job in jobs:  # a donor may come in the same stack or in an earlier job
         before |= {(str(job.cohort.folder), seed) for seed in job.seeds}
         _check_donor(job, {seed for folder, seed in before if folder == str(job.cohort.folder)})
+    check_room([one for job in jobs for one in _ahead(job)])
 
 
 def run(config: TrainConfig) -> None:
@@ -223,6 +227,23 @@ def _check_cohort(job: TrainConfig) -> None:
     for seed in job.seeds:
         if (member := cohort.member(seed)).has_config():
             member.write_config(job.member_config(seed))
+
+
+def _ahead(job: TrainConfig) -> Iterator[Ahead]:
+    """What the members of a job will still write, and their SAEs if it is to train some."""
+    folder = job.cohort.folder
+    members = [Member(folder.absolute(), seed) for seed in job.seeds]
+    weights = weight_bytes(job.model)
+    sizes = [member_bytes(member, weights, job.trainer, job.checkpoints) for member in members]
+    yield Ahead(folder, sum(sizes), "checkpoints.every, checkpoints.keep_states")
+    unfinished = sum(size > 0 for size in sizes)
+    d = dimensions(job.model.layer_norm, job.model.d_model)
+    checkpoints = len(checkpoint_steps(job.checkpoints, job.trainer.max_steps))
+    if job.stage == "all":
+        yield Ahead(folder, bytes_ahead(job.sae, job.model.sites, d, unfinished, checkpoints), KEYS)
+    if job.callbacks.cross_seed.enabled and (sae := job.callbacks.cross_seed.sae) != "none":
+        live = replace(job.sae, at="all" if sae == "online" else "last", variants=["distinct"])
+        yield Ahead(folder, bytes_ahead(live, job.model.sites, d, unfinished, checkpoints), KEYS)
 
 
 def _check_donor(job: TrainConfig, asked: set[int]) -> None:

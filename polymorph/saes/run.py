@@ -97,14 +97,14 @@ class SAETraining:
             self.say(f"trained again: {error}")
             return False
 
-    def _holds(self, place: Place) -> bool:
+    def holds(self, place: Place) -> bool:
         """Whether there is something in its place, whole or not."""
         name = sae_name(self.config.family, place.variant)
         return self.cohort.member(place.seed).has_sae(place.step, place.site, name)
 
     def _is_published(self, place: Place, ours: Mapping[str, Any]) -> bool:
         """`RequestError` for one that was trained with other options, `CorruptError` for a damaged one."""
-        if not self._holds(place):
+        if not self.holds(place):
             return False
         member, name = self.cohort.member(place.seed), sae_name(self.config.family, place.variant)
         facts = member.read_sae(place.step, place.site, name).manifest.facts
@@ -182,7 +182,7 @@ class SAETraining:
 
     def check_memory(self, places: Sequence[Place], limit_bytes: int) -> None:
         """`RequestError` if training those that are not there takes more than that."""
-        stacks = self._stacks([place for place in places if not self._holds(place)])
+        stacks = self._stacks([place for place in places if not self.holds(place)])
         check_memory(self.config, max(map(len, stacks), default=0), self.d, self.device, limit_bytes)
 
 

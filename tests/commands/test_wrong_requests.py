@@ -178,7 +178,7 @@ ASKED = {
     "another cohort": ("cohort=smal", "cohort=smal", "'small'"),
     "a cohort like no other": ("cohort=zzz", "cohort=zzz", "there: small"),
     "a study that is not there": ("cohort=small study=[lader]", "study='lader'", "'ladder'"),
-    "a step that is not there": ("cohort=small step=[7]", "step=7", r"0, 1, 2, 4, 10, 20, 30"),
+    "a step that is not there": ("cohort=small step=[7]", "step=7", r"0, 1, 2, 4, 10, .*20, 30"),
     "a step in letters": ("cohort=small step=newest", "step='newest'", "all, last"),
     "a negative step": ("cohort=small step=[-1]", r"step=\[-1\]", "all, last"),
     "a seed that is not there": ("cohort=small seeds=[0,7]", r"seeds=\[0, 7\]", "no seed 7"),

@@ -245,6 +245,30 @@ def test_other_numerics_are_refused(
     assert published(cohort) == published(whole[0])
 
 
+def test_another_precision_is_another_config(root: Path, whole: tuple[Cohort, float]) -> None:
+    copy_of(whole[0], root)
+    with pytest.raises(RequestError, match=r"trainer\.precision: 'auto' there, 'bfloat16' here"):
+        jobs_of(root, *STACK, "trainer.precision=bfloat16")
+
+
+def test_another_precision_by_another_device_is_refused(
+    root: Path,
+    whole: tuple[Cohort, float],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`auto` means float32 on a CPU and bfloat16 on an accelerator, and the configs are equal."""
+    cohort = halted_at(root, 25, *STACK)
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module.Training, "precision", "bfloat16")
+        assert exit_status(root, *STACK) == command.FAILED
+    said = capsys.readouterr().out
+    assert "precision: 'float32' there, 'bfloat16' here" in said
+    assert "trainer.allow_other_numerics=true" in said
+    assert exit_status(root, *STACK) == command.DONE
+    assert published(cohort) == published(whole[0])
+
+
 def test_other_numerics_are_marked_where_they_are_allowed(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
