@@ -7,7 +7,8 @@
 # the commit of the first start, with an environment of its own, so that later work does not disturb the training.
 # Environment variables: JOBS (members at once; default: cores), PRECISION, COMPILE (both recorded at the first start),
 # PAPER_HOME (where clone and cohorts are), MEMBERS_TO (where members are exported to), QUEUE (lines
-# `<cohort> <seed>`), EXTRA (further overrides of train.py), RETRIES, POLYMORPH_CLONE with PYTHON (a clone that is there).
+# `<cohort> <seed>`), EXTRA (further overrides of train.py), RETRIES, NICE (19), POLYMORPH_CLONE with PYTHON (a clone
+# that is there).
 set -euo pipefail
 
 TREE=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -106,7 +107,9 @@ train() { # <cohort> <seed>: replaces this shell; waits first for a process that
     echo "$BASHPID" >"$lock"
     cd "$ROOT" # the cohorts' root is relative, so that no log holds a path of this machine
     export OMP_NUM_THREADS=1 TORCHINDUCTOR_COMPILE_THREADS=1 TORCHINDUCTOR_CACHE_DIR="$ROOT/inductor"
-    exec nice -n 19 "$PYTHON" "$CLONE/train.py" experiment=paper "seed=$2" "${own[@]}" "cohort.name=$1" \
+    # Linux weighs whole sessions against each other before it looks at niceness, so the session is made nice too.
+    exec setsid bash -c 'echo "$0" 2>/dev/null >/proc/self/autogroup || true; exec nice -n "$0" "$@"' "${NICE:-19}" \
+        "$PYTHON" "$CLONE/train.py" experiment=paper "seed=$2" "${own[@]}" "cohort.name=$1" \
         cohort.root=cohorts trainer.threads=1 trainer.accelerator=cpu "trainer.precision=$(recorded precision)" \
         "trainer.compile=$(recorded compile)" trainer.progress=false logger=none "${extra[@]}"
 }

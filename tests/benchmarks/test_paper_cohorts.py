@@ -41,6 +41,7 @@ def environment(home: Path, queue: str, extra: str) -> dict[str, str]:
         "COMPILE": "false",
         "QUEUE": queue,
         "EXTRA": extra,
+        "NICE": "0",
     }
     return {**os.environ, **own}
 
