@@ -125,6 +125,19 @@ def test_under_other_numerics_it_is_refused_or_gives_way(
         assert member.read_step(5).manifest.facts["numerics"]["threads"] == 1
 
 
+def test_under_other_numerics_the_same_step_may_be_the_best_again(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was published ahead is out of the way by then: it is another one."""
+    cohort = halted_at(root, 18, *STACK)
+    ahead = cohort.member(0).read_best(15).digest
+    other_numerics(monkeypatch)
+    with planned({15: (0.9, 1.0)}):
+        assert exit_status(root, *STACK, "trainer.allow_other_numerics=true") == command.DONE
+    assert cohort.member(0).best_step() == 15
+    assert cohort.member(0).read_best().digest != ahead
+
+
 def without_best(root: Path, step: int, *overrides: str) -> Cohort:
     """Killed after this step, by a program that knew nothing of best evaluations."""
     original = Member.publish_state
