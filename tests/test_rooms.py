@@ -14,6 +14,7 @@ ROOMS = (
     "errors",
     "checks",
     "code_version",
+    "native",
     "multiplicity",
     "progress",
     "tasks",

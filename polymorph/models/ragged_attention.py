@@ -1,27 +1,21 @@
 """Causal attention over ragged sequences as one opaque operator with its own backward, for CPUs.
 
-The kernel beside this file is compiled by the machine's C++ compiler when it is first needed (about two seconds) and
-kept in the user's cache. `torch.compile` sees `ragged_attention` as one call whose cost does not depend on how a batch
-splits into sequences, so its shapes never change.
+The kernel beside this file is compiled when it is first needed. `torch.compile` sees `ragged_attention` as one call
+whose cost does not depend on how a batch splits into sequences, so its shapes never change.
 """
 
 import ctypes
-import hashlib
-import os
-import platform
-import shutil
-import subprocess
-import tempfile
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from polymorph import native
+
 SOURCE = Path(__file__).with_suffix(".cpp")
 LANES = 16
-_DTYPES = {torch.float32: (), torch.bfloat16: ("-DBFLOAT16",)}
+DEFINES = {torch.float32: (), torch.bfloat16: ("BFLOAT16",)}
 
 
 def has_kernel(d_head: int) -> bool:
@@ -29,9 +23,11 @@ def has_kernel(d_head: int) -> bool:
     if d_head % LANES:
         return False
     try:
-        return all(_library(d_head, dtype) is not None for dtype in _DTYPES)
-    except (OSError, subprocess.SubprocessError):
+        for dtype in DEFINES:
+            _library(d_head, dtype)
+    except native.CompileError:
         return False
+    return True
 
 
 @torch.library.custom_op("polymorph::ragged_attention", mutates_args=())
@@ -103,42 +99,9 @@ def _call(
     getattr(library, name)(*map(_pointer, given), *counts, *map(_pointer, made), torch.get_num_threads())
 
 
+def _library(d_head: int, dtype: torch.dtype) -> ctypes.CDLL:
+    return native.library(SOURCE, f"D_HEAD={d_head}", *DEFINES[dtype])
+
+
 def _pointer(tensor: Tensor) -> ctypes.c_void_p:
     return ctypes.c_void_p(tensor.data_ptr())
-
-
-@cache
-def _library(d_head: int, dtype: torch.dtype) -> ctypes.CDLL | None:
-    """The kernel for this width and dtype, compiled unless it is in the cache; None without a compiler."""
-    compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
-    if compiler is None or dtype not in _DTYPES:
-        return None
-    options = ["-O3", "-std=c++17", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-fopenmp"]
-    options += ["-mprefer-vector-width=512"] if platform.machine() in ("x86_64", "AMD64") else []
-    options += ["-shared", "-fPIC", f"-DD_HEAD={d_head}", *_DTYPES[dtype]]
-    path = _cache_folder() / f"ragged-{_key(compiler, options)}.so"
-    if not path.is_file():
-        _compile(compiler, options, path)
-    return ctypes.CDLL(str(path))
-
-
-def _compile(compiler: str, options: list[str], path: Path) -> None:
-    """Write the library under another name first: of several processes each leaves a whole one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        made = Path(folder) / path.name
-        command = [compiler, *options, str(SOURCE), "-o", str(made)]
-        subprocess.run(command, check=True, capture_output=True, timeout=120)
-        made.replace(path)
-
-
-def _key(compiler: str, options: list[str]) -> str:
-    """Everything that decides the machine code."""
-    version = subprocess.run([compiler, "--version"], check=True, capture_output=True, timeout=30).stdout
-    processor = repr(sorted(torch.cpu.get_capabilities().items())) + platform.processor() + platform.machine()
-    parts = (SOURCE.read_bytes(), version, " ".join(options).encode(), processor.encode())
-    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:24]
-
-
-def _cache_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "polymorph"
