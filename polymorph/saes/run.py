@@ -18,9 +18,8 @@ from polymorph.cohort.plain import plain
 from polymorph.errors import RequestError, RunError
 from polymorph.progress import SILENT, Bar, Progress
 from polymorph.saes.build import sae_seed, training_sae
-from polymorph.saes.config import SAEConfig
+from polymorph.saes.config import STACKABLE, SAEConfig
 from polymorph.saes.inputs import Inputs, Stream
-from polymorph.saes.loss import STACKABLE
 from polymorph.saes.module import Measured, SAEModule, make_trainer, progress_text
 from polymorph.saes.places import End, Place
 from polymorph.saes.stored import StoredDictionaries, family_and_variant, publish, sae_name
@@ -51,6 +50,9 @@ class SAETraining:
     say: Callable[[str], None] = print
     announced: bool = True
     """Whether to say what is done, and not only what goes wrong."""
+
+    def __post_init__(self) -> None:
+        self.config = self.config.resolved(self.device)
 
     def check(self, places: Sequence[Place]) -> None:
         """`RequestError` if one of the family is there that was trained with other options, whoever's it is."""
@@ -109,6 +111,8 @@ class SAETraining:
         member, name = self.cohort.member(place.seed), sae_name(self.config.family, place.variant)
         facts = member.read_sae(place.step, place.site, name).manifest.facts
         there = {key: facts.get(key) for key in ours}
+        if isinstance(training := there.get("training"), dict):  # before there was a choice, it was float32
+            there["training"] = {"precision": "float32", **training}
         if there != plain(ours):
             raise RequestError(
                 f"sae.family={self.config.family}: {member.sae_path(place.step, place.site, name)} was trained "

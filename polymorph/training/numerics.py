@@ -67,3 +67,25 @@ def numerics(device: torch.device, precision: str, groups: int, compiled: bool) 
         "length_groups": groups,
         "compile": compiled,
     }
+
+
+BFLOAT16_ISAS = ("BF16", "FP16", "AMX", "AVX10")
+"""Parts of the names of oneDNN's instruction sets that have products of bfloat16."""
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether products of bfloat16 are the hardware's own there, and not forbidden by the environment."""
+    if device.type != "cpu":
+        return device.type != "cuda" or torch.cuda.is_bf16_supported()
+    if not (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()):
+        return False
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", os.environ.get("DNNL_MAX_CPU_ISA", "DEFAULT")).upper()
+    allowed = limit in ("ALL", "DEFAULT") or any(part in limit for part in BFLOAT16_ISAS)
+    return allowed and torch.backends.cpu.get_cpu_capability() == "AVX512"
+
+
+def resolve_precision(requested: str, device: torch.device) -> str:
+    """`float32` or `bfloat16`: what is requested, or, for `auto`, bfloat16 where the hardware has it."""
+    if requested != "auto":
+        return requested
+    return "bfloat16" if has_bfloat16(device) else "float32"

@@ -244,6 +244,22 @@ def test_one_with_other_options_is_refused(mine: Cohort, what: str) -> None:
     assert snapshot(mine.folder) == before
 
 
+def test_one_of_before_there_was_a_precision_is_of_float32(
+    cohort: Cohort, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = SAEConfig.deciding
+
+    def before(config: SAEConfig) -> dict[str, Any]:
+        return {key: value for key, value in original(config).items() if key != "precision"}
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SAEConfig, "deciding", before)
+        train(cohort, members=[0], precision="float32")
+    assert train(cohort, members=[0], precision="float32")[0] == 0
+    with pytest.raises(RequestError, match=r"training.precision: 'float32' there, 'bfloat16' here"):
+        train(cohort, members=[0], precision="bfloat16")
+
+
 def test_one_of_another_checkpoint_is_refused(cohort: Cohort, monkeypatch: pytest.MonkeyPatch) -> None:
     original = SAETraining._facts
     with monkeypatch.context() as patch:

@@ -1,0 +1,114 @@
+"""The passes of `passes.py` as C++, compiled once a process by the compiler of the machine.
+
+Inductor would compile the same passes in ten seconds and a half; g++ takes a third of one, and can choose the
+strongest features of a token in a loop of comparisons, for which PyTorch has no operation.
+"""
+
+import ctypes
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from polymorph.saes.passes import Joined, Masked
+
+SOURCE = Path(__file__).with_name("kernels.cpp")
+COMPILERS = ("g++", "clang++", "c++")
+FLAGS = ("-std=c++17", "-O3", "-march=native", "-shared", "-fPIC")
+WIDE = "-mprefer-vector-width=512"
+"""Of x86: half of the loops' time, where the processor has such vectors; other compilers do not know it."""
+
+
+class CompileError(Exception):
+    """The passes cannot be compiled here; the message says why, in one line."""
+
+
+@cache
+def compiled() -> "CompiledPasses":
+    """The compiled passes of this process; `CompileError` if there is no compiler, or it fails."""
+    compiler = next((path for name in COMPILERS if (path := shutil.which(name))), None)
+    if compiler is None:
+        raise CompileError(f"none of {', '.join(COMPILERS)} is on the path")
+    # A folder of this process alone: a shared cache would run whatever another user had put there.
+    with tempfile.TemporaryDirectory(prefix="polymorph-") as folder:
+        target = Path(folder) / "kernels.so"
+        _compile(compiler, target)
+        try:
+            return CompiledPasses(ctypes.CDLL(str(target)))
+        except OSError as error:
+            raise CompileError(str(error)) from error
+
+
+def _compile(compiler: str, target: Path) -> None:
+    said = ""
+    for more in ((WIDE,), ()):
+        command = [compiler, *FLAGS, *more, str(SOURCE), "-o", str(target)]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise CompileError(f"{compiler}: {error}") from error
+        if done.returncode == 0:
+            return
+        said = " ".join(done.stderr.split())[:300]
+    raise CompileError(f"{compiler} fails: {said}")
+
+
+class CompiledPasses:
+    """Each pass in one loop, on one thread, without Python's lock; tensors on the CPU, contiguous."""
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        self._library = library
+
+    def masked(self, features: Tensor, gradient: Tensor) -> Masked:
+        features, gradient = features.contiguous(), gradient.contiguous()
+        sums = _sums(3, features)
+        self._call("masked", features, gradient, sums, *_shape(features))
+        return Masked(gradient, *sums)
+
+    def split(self, pre: Tensor, gate_bias: Tensor, scale: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        pre = pre.contiguous()
+        features, gates = torch.empty_like(pre), torch.empty_like(pre)
+        vectors = torch.stack([gate_bias, scale, bias])
+        self._call("split", pre, vectors, features, gates, *_shape(pre))
+        return features, gates
+
+    def joined(
+        self,
+        pre: Tensor,
+        scale: Tensor,
+        features: Tensor,
+        gates: Tensor,
+        by_features: Tensor,
+        by_gates: Tensor,
+    ) -> Joined:
+        given = [each.contiguous() for each in (pre, scale, features, gates, by_features, by_gates)]
+        sums = _sums(5, pre)
+        self._call("joined", *given, sums, *_shape(pre))
+        return Joined(given[0], *sums)
+
+    def strongest(self, pre: Tensor, norms: Tensor, k: int, allowed: Tensor | None) -> Tensor:
+        pre, norms = pre.contiguous(), norms.contiguous()
+        features = torch.empty_like(pre)
+        among = torch.ones(pre.shape[-1], dtype=torch.bool) if allowed is None else allowed.contiguous()
+        rectified = ctypes.c_int32(allowed is None)
+        self._call("strongest", pre, norms, among, features, *_shape(pre), ctypes.c_int64(k), rectified)
+        return features
+
+    def _call(self, name: str, first: Tensor, *rest: "Tensor | ctypes._SimpleCData[int]") -> None:
+        kind = str(first.dtype).removeprefix("torch.")
+        given = [
+            ctypes.c_void_p(one.data_ptr()) if isinstance(one, Tensor) else one for one in (first, *rest)
+        ]
+        getattr(self._library, f"{name}_{kind}")(*given)
+
+
+def _sums(n: int, like: Tensor) -> Tensor:
+    return torch.empty(n, like.shape[-1])
+
+
+def _shape(x: Tensor) -> tuple[ctypes.c_int64, ctypes.c_int64]:
+    return ctypes.c_int64(x.shape[0]), ctypes.c_int64(x.shape[1])
