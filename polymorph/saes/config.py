@@ -107,6 +107,8 @@ class SAEConfig:
     compile: Any = "auto"
     """Whether the passes between the products are compiled (C++, on a CPU): true, false, or `auto`, which is where
     the training is long enough to gain from it and a compiler is there."""
+    state_every: int | None = None
+    """Steps between two states that a stopped training goes on from; null is a minute, or more where they are large."""
     log_every: int = 100
     """Steps between two rows of a training."""
 
@@ -117,6 +119,8 @@ class SAEConfig:
         at_least("sae", self, n_batches_for_norm_estimate=1)
         if self.threads is not None and self.threads < 1:
             raise ValueError(f"sae.threads={self.threads}: at least 1, or null")
+        if self.state_every is not None and self.state_every < 1:
+            raise ValueError(f"sae.state_every={self.state_every}: at least 1, or null")
         one_of("sae.precision", self.precision, PRECISIONS)
         if self.compile not in ("auto", True, False):
             raise ValueError(f"sae.compile={self.compile}: auto, true or false")

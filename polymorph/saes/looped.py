@@ -1,6 +1,7 @@
 """SAELens' own trainer for each SAE, one after another: for every architecture that cannot be stacked."""
 
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -9,7 +10,10 @@ from sae_lens.training.sae_trainer import SAETrainer
 from torch import Tensor
 
 from polymorph.saes.config import SAEConfig
-from polymorph.saes.scaling import estimate, fold, scaled
+from polymorph.saes.scaling import estimate, fold, restore_scaler, scaled, scaler_state
+
+WEIGHT = "weight/"
+COUNTED = ("act_freq_scores", "n_forward_passes_since_fired")
 
 
 class LoopedTrainer:
@@ -46,11 +50,56 @@ class LoopedTrainer:
             "live_fraction": 1 - trainer.dead_neurons.float().mean(),
         }
 
+    def state(self) -> list[dict[str, Tensor]]:
+        """What going on needs of each SAE; schedules are functions of the step."""
+        return [_state(trainer) for trainer in self.trainers]
+
+    def restore(self, states: Sequence[Mapping[str, Tensor]], step: int) -> None:
+        """Make this fresh trainer the one that `state` was taken from after `step` updates."""
+        for trainer, state in zip(self.trainers, states, strict=True):
+            _restore(trainer, state, step)
+
     def finish(self) -> list[TrainingSAE[Any]]:
         for trainer in self.trainers:
             trainer.set_final_sae_metadata()
             fold(trainer.sae, trainer.activation_scaler)
         return [trainer.sae.cpu().eval() for trainer in self.trainers]
+
+
+def _state(trainer: SAETrainer[Any, Any]) -> dict[str, Tensor]:
+    state = {f"{WEIGHT}{name}": value for name, value in trainer.sae.state_dict().items()}
+    for index, own in trainer.optimizer.state_dict()["state"].items():
+        state |= {f"adam/{index}/{name}": value for name, value in own.items()}
+    state |= {name: getattr(trainer, name) for name in COUNTED}
+    return {
+        **state,
+        "n_frac_active_samples": torch.tensor(trainer.n_frac_active_samples),
+        **scaler_state(trainer.activation_scaler),
+    }
+
+
+def _restore(trainer: SAETrainer[Any, Any], state: Mapping[str, Tensor], step: int) -> None:
+    weights = {name: own for name, own in state.items() if name.startswith(WEIGHT)}
+    trainer.sae.load_state_dict({name.removeprefix(WEIGHT): own for name, own in weights.items()})
+    moments: dict[int, dict[str, Tensor]] = {}
+    for name, own in state.items():
+        if name.startswith("adam/"):
+            _, index, what = name.split("/")
+            moments.setdefault(int(index), {})[what] = own
+    groups = trainer.optimizer.state_dict()["param_groups"]
+    trainer.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+    for name in COUNTED:
+        setattr(trainer, name, state[name].to(trainer.cfg.device))
+    trainer.n_frac_active_samples = int(state["n_frac_active_samples"])
+    trainer.n_training_steps = step
+    trainer.n_training_samples = step * trainer.cfg.train_batch_size_samples
+    restore_scaler(trainer.activation_scaler, state)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
+        for _ in range(step):
+            trainer.lr_scheduler.step()
+            for coefficient in trainer.coefficient_schedulers.values():
+                coefficient.step()
 
 
 @torch.no_grad()

@@ -1,13 +1,13 @@
 """Normalisations of activations that are estimated before training, and folded into the weights when it ends."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from sae_lens import TrainingSAE
-from sae_lens.training.activation_scaler import ActivationScaler
+from sae_lens.training.activation_scaler import ActivationScaler, ActivationWhitening
 from torch import Tensor
 
 from polymorph.saes.config import ESTIMATED, SAEConfig
@@ -45,3 +45,24 @@ def fold(sae: TrainingSAE[Any], scaler: ActivationScaler) -> None:
         sae.fold_activation_norm_scaling_factor(scaler.scaling_factor)
     if (whitening := scaler.whitening) is not None:
         sae.fold_activation_whitening(whitening.mean, whitening.matrix, whitening.inverse_matrix)
+
+
+FACTOR, WHITENING = "scaling/factor", ("mean", "matrix", "inverse_matrix")
+
+
+def scaler_state(scaler: ActivationScaler) -> dict[str, Tensor]:
+    """What was estimated, as tensors; none where nothing was."""
+    state = {}
+    if scaler.scaling_factor is not None:
+        state[FACTOR] = torch.tensor(scaler.scaling_factor, dtype=torch.float64)
+    if (whitening := scaler.whitening) is not None:
+        state |= {f"scaling/{name}": getattr(whitening, name) for name in WHITENING}
+    return state
+
+
+def restore_scaler(scaler: ActivationScaler, state: Mapping[str, Tensor]) -> None:
+    """Give the scaler what `scaler_state` took from one."""
+    if FACTOR in state:
+        scaler.scaling_factor = float(state[FACTOR])
+    if "scaling/matrix" in state:
+        scaler.whitening = ActivationWhitening(**{name: state[f"scaling/{name}"] for name in WHITENING})

@@ -1,6 +1,6 @@
 """SAEs trained side by side as stacks, by SAELens' rules: Adam, a gradient norm of at most 1 a SAE, its schedules."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -16,9 +16,10 @@ from polymorph.saes.config import SAEConfig
 from polymorph.saes.looped import normalise
 from polymorph.saes.loss import TrainingLoss
 from polymorph.saes.passes import Passes
-from polymorph.saes.scaling import estimate, fold, scaled
+from polymorph.saes.scaling import estimate, fold, restore_scaler, scaled, scaler_state
 from polymorph.training.clipping import clip_members
 from polymorph.training.stack import Stack
+from polymorph.training.state import member_state, restore_optimizer
 
 CACHED = 2**20
 """Numbers of features × tokens that are worked on at once on a CPU: a few arrays of them stay in its caches."""
@@ -161,6 +162,41 @@ class StackedTrainer:
         self.silent = torch.where(counts > 0, 0.0, self.silent + 1)
         self.fired += counts
         self.seen += tokens
+
+    def state(self) -> list[dict[str, Tensor]]:
+        """What going on needs of each SAE; schedules are functions of the step."""
+        own = [
+            member_state(stack, optimizer, index)
+            for stack, optimizer in zip(self.stacks, self.optimizers, strict=True)
+            for index in range(stack.size)
+        ]
+        return [
+            {
+                **state,
+                "silent": self.silent[index],
+                "fired": self.fired[index],
+                "seen": torch.tensor(self.seen),
+                **scaler_state(self.scalers[index]),
+            }
+            for index, state in enumerate(own)
+        ]
+
+    @torch.no_grad()
+    def restore(self, states: Sequence[Mapping[str, Tensor]], step: int) -> None:
+        """Make this fresh trainer the one that `state` was taken from after `step` updates."""
+        left = list(states)
+        for stack, optimizer in zip(self.stacks, self.optimizers, strict=True):
+            own, left = left[: stack.size], left[stack.size :]
+            for name, parameter in stack.named_member_parameters():
+                parameter.copy_(torch.stack([state[f"parameter/{name}"] for state in own]))
+            restore_optimizer(stack, optimizer, [dict(state) for state in own], step)
+        self.silent = torch.stack([state["silent"] for state in states]).to(self.device)
+        self.fired = torch.stack([state["fired"] for state in states]).to(self.device)
+        self.seen = int(states[0]["seen"])
+        for scaler, state in zip(self.scalers, states, strict=True):
+            restore_scaler(scaler, state)
+        for _ in range(step):
+            self._advance()
 
     def finish(self) -> list[TrainingSAE[Any]]:
         if self.pool is not None:

@@ -5,7 +5,7 @@ A trainer takes activations [saes n d] a step and gives every loss component by 
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -46,6 +46,14 @@ class Trainer(Protocol):
         """What the SAEs see of these activations, and what their losses are of."""
         ...
 
+    def state(self) -> list[dict[str, Tensor]]:
+        """What going on after this step needs of each SAE, as tensors."""
+        ...
+
+    def restore(self, states: Sequence[Mapping[str, Tensor]], step: int) -> None:
+        """Make this fresh trainer, which is of the same SAEs, the one of `state` after `step` updates, bit for bit."""
+        ...
+
     def finish(self) -> list[TrainingSAE[Any]]:
         """The SAEs on the CPU, with the normalisation folded in and the end of the training in their metadata."""
         ...
@@ -54,7 +62,7 @@ class Trainer(Protocol):
 def trainer_of(saes: Sequence[TrainingSAE[Any]], config: SAEConfig, device: torch.device) -> Trainer:
     """The trainer that the architecture bears; `finish` ends its threads. `RequestError` if it cannot be compiled."""
     config = config.resolved(device)
-    passes = _passes(config, saes[0].cfg.d_sae, device)
+    passes = passes_of(config, saes[0].cfg.d_sae, device)
     if config.architecture not in STACKABLE:
         return LoopedTrainer(saes, config, device)
     workers = default_threads() if config.threads is None else config.threads
@@ -63,8 +71,8 @@ def trainer_of(saes: Sequence[TrainingSAE[Any]], config: SAEConfig, device: torc
     return StackedTrainer(saes, config, device, own, workers, passes is not None)
 
 
-def _passes(config: SAEConfig, d_sae: int, device: torch.device) -> Passes | None:
-    """The compiled passes, where `sae.compile` asks for them; None for those of PyTorch."""
+def passes_of(config: SAEConfig, d_sae: int, device: torch.device) -> Passes | None:
+    """The compiled passes, where `sae.compile` means them; None for those of PyTorch."""
     if config.compile is False:
         return None
     bears = config.has_closed_form() and device.type == "cpu"

@@ -300,16 +300,6 @@ def after(steps: int) -> Callable[[], bool]:
     return lambda: next(left) >= steps
 
 
-def test_stopped_in_the_middle_nothing_is_published(cohort: Cohort, whole: Cohort) -> None:
-    before = snapshot(cohort.folder, "rows.jsonl")
-    count, said = train(cohort, {"stopped": after(3)})
-    assert count == 0
-    assert said[-1] == "stopped after 3 of 5 steps; nothing of it is kept"
-    assert snapshot(cohort.folder, "rows.jsonl") == before
-    train(cohort)
-    assert digests(cohort).items() <= digests(whole).items()
-
-
 def test_stopped_at_the_last_step_all_is_published(cohort: Cohort) -> None:
     count, said = train(cohort, {"stopped": after(5)})
     assert count == 6
