@@ -94,11 +94,11 @@ def gradients(
 
 def _standard(form: Form, weights: Weights, low: Tensor, target: Tensor, l1: float, tokens: int) -> Stepped:
     """ReLU with the features' L1 norm, weighted by the decoder's norms."""
-    features = torch.addmm(weights.own["b_enc"].to(low.dtype), low, weights.encoder).relu_()
+    features = form.passes.rectified(low @ weights.encoder, weights.own["b_enc"])
     residual = weights.residual(features, target)
     back = (residual * (2 / tokens)).to(low.dtype)
-    price = (weights.norms * (l1 / tokens)).to(low.dtype)
-    passed = form.passes.masked(features, torch.addmm(price, back, weights.decoder.T))
+    price = weights.norms * (l1 / tokens)
+    passed = form.passes.masked(features, back @ weights.decoder.T, price)
     found = {
         "W_enc": (low.T @ passed.gradient).float(),
         "b_enc": passed.bias,
@@ -117,14 +117,15 @@ def _gated(form: Form, weights: Weights, low: Tensor, target: Tensor, l1: float,
     features, gates = form.passes.split(pre, own["b_gate"], scale, own["b_mag"])
     residual, by_gates = weights.residual(features, target), weights.residual(gates, target)
     back, gates_back = ((each * (2 / tokens)).to(low.dtype) for each in (residual, by_gates))
-    price = (weights.norms * (l1 / tokens)).to(low.dtype)
+    price = weights.norms * (l1 / tokens)
     joined = form.passes.joined(
         pre,
         scale,
         features,
         gates,
         back @ weights.decoder.T,
-        torch.addmm(price, gates_back, weights.decoder.T),
+        gates_back @ weights.decoder.T,
+        price,
     )
     found = {
         "W_enc": (low.T @ joined.gradient).float(),
@@ -161,7 +162,7 @@ def _topk(
     features = form.passes.strongest(pre, norms, form.k, None)
     residual = weights.residual(features, target)
     back = (residual * (2 / tokens)).to(low.dtype)
-    passed = form.passes.masked(features, back @ weights.decoder.T)
+    passed = form.passes.masked(features, back @ weights.decoder.T, None)
     gradient, bias, decoder = passed.gradient, passed.bias, (features.T @ back).float()
     revival = torch.zeros((), device=low.device)
     if dead is not None:
@@ -191,7 +192,7 @@ def _revival(
     features = form.passes.strongest(pre, norms, most, dead)
     left = weights.residual(features, -residual)  # SAELens' residual has the other sign
     back = (left * (share * (2 / tokens))).to(pre.dtype)
-    passed = form.passes.masked(features, back @ weights.decoder.T)
+    passed = form.passes.masked(features.abs(), back @ weights.decoder.T, None)
     return share * _square(left, tokens), passed.gradient, passed.bias, (features.T @ back).float()
 
 

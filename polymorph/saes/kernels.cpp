@@ -37,15 +37,27 @@ inline half down<half>(float value) {  // rounds to nearest, ties to even
   return half{static_cast<uint16_t>(value != value ? 0x7fc0u : rounded)};
 }
 
-// The gradient of features that fire; per feature the sum of that gradient, how often it fired, the sum of it.
+// pre + bias, where that is above 0, in place.
 template <typename T>
-void masked(const T* __restrict features, T* __restrict gradient, float* __restrict sums, int64_t n, int64_t f) {
+void rectified(T* __restrict pre, const float* __restrict bias, int64_t n, int64_t f) {
+  for (int64_t i = 0; i < n; i++, pre += f) {
+    for (int64_t j = 0; j < f; j++) {
+      const float value = up(pre[j]) + bias[j];
+      pre[j] = down<T>(value < 0.0f ? 0.0f : value);
+    }
+  }
+}
+
+// gradient + price of features that fire; per feature the sum of that, how often it fired, the sum of it.
+template <typename T>
+void masked(const T* __restrict features, T* __restrict gradient, const float* __restrict price,
+            float* __restrict sums, int64_t n, int64_t f) {
   float *__restrict bias = sums, *__restrict fired = sums + f, *__restrict total = sums + 2 * f;
   std::fill(sums, sums + 3 * f, 0.0f);
   for (int64_t i = 0; i < n; i++, features += f, gradient += f) {
     for (int64_t j = 0; j < f; j++) {
       const float value = up(features[j]);
-      const float own = value != 0.0f ? up(gradient[j]) : 0.0f;
+      const float own = value != 0.0f ? up(gradient[j]) + price[j] : 0.0f;
       gradient[j] = down<T>(own);
       bias[j] += own;
       fired[j] += value != 0.0f ? 1.0f : 0.0f;
@@ -71,22 +83,21 @@ void split(const T* __restrict pre, const float* __restrict vectors, T* __restri
 // pre becomes its gradient; sums: of the gates' bias, of the magnitudes' bias, of pre times that, fired, gates.
 template <typename T>
 void joined(T* __restrict pre, const float* __restrict scale, const T* __restrict features, const T* __restrict gates,
-            const T* __restrict by_features, const T* __restrict by_gates, float* __restrict sums, int64_t n,
-            int64_t f) {
-  float *__restrict gate_bias = sums, *__restrict bias = sums + f, *__restrict scaled = sums + 2 * f;
-  float *__restrict fired = sums + 3 * f, *__restrict total = sums + 4 * f;
+            const T* __restrict by_features, const T* __restrict by_gates, const float* __restrict price,
+            float* __restrict sums, int64_t n, int64_t f) {
   std::fill(sums, sums + 5 * f, 0.0f);
   for (int64_t i = 0; i < n; i++) {
-    for (int64_t j = 0; j < f; j++) {
-      const float gate = up(gates[j]), value = up(pre[j]);
-      const float from_gate = gate != 0.0f ? up(by_gates[j]) : 0.0f;
-      const float from_magnitude = up(features[j]) != 0.0f ? up(by_features[j]) : 0.0f;
+    for (int64_t j = 0; j < f; j++) {  // every load is made in any case, or the loop would not be vectorized
+      const float gate = up(gates[j]), feature = up(features[j]), value = up(pre[j]);
+      const float gate_gradient = up(by_gates[j]) + price[j], gradient = up(by_features[j]);
+      const float from_gate = gate != 0.0f ? gate_gradient : 0.0f;
+      const float from_magnitude = feature != 0.0f ? gradient : 0.0f;
       pre[j] = down<T>(from_magnitude * scale[j] + from_gate);
-      gate_bias[j] += from_gate;
-      bias[j] += from_magnitude;
-      scaled[j] += from_magnitude * value;
-      fired[j] += up(features[j]) != 0.0f ? 1.0f : 0.0f;
-      total[j] += gate;
+      sums[j] += from_gate;
+      sums[f + j] += from_magnitude;
+      sums[2 * f + j] += from_magnitude * value;
+      sums[3 * f + j] += feature != 0.0f ? 1.0f : 0.0f;
+      sums[4 * f + j] += gate;
     }
     pre += f, features += f, gates += f, by_features += f, by_gates += f;
   }
@@ -141,15 +152,20 @@ void strongest(const T* __restrict pre, const float* __restrict norms, const uin
 }  // namespace
 
 #define EXPORT(T, NAME)                                                                                            \
-  extern "C" void masked_##NAME(const T* features, T* gradient, float* sums, int64_t n, int64_t f) {               \
-    masked<T>(features, gradient, sums, n, f);                                                                     \
+  extern "C" void rectified_##NAME(T* pre, const float* bias, int64_t n, int64_t f) {                              \
+    rectified<T>(pre, bias, n, f);                                                                                 \
+  }                                                                                                                \
+  extern "C" void masked_##NAME(const T* features, T* gradient, const float* price, float* sums, int64_t n,        \
+                                int64_t f) {                                                                       \
+    masked<T>(features, gradient, price, sums, n, f);                                                              \
   }                                                                                                                \
   extern "C" void split_##NAME(const T* pre, const float* vectors, T* features, T* gates, int64_t n, int64_t f) {  \
     split<T>(pre, vectors, features, gates, n, f);                                                                 \
   }                                                                                                                \
   extern "C" void joined_##NAME(T* pre, const float* scale, const T* features, const T* gates,                     \
-                                const T* by_features, const T* by_gates, float* sums, int64_t n, int64_t f) {      \
-    joined<T>(pre, scale, features, gates, by_features, by_gates, sums, n, f);                                     \
+                                const T* by_features, const T* by_gates, const float* price, float* sums,          \
+                                int64_t n, int64_t f) {                                                            \
+    joined<T>(pre, scale, features, gates, by_features, by_gates, price, sums, n, f);                              \
   }                                                                                                                \
   extern "C" void strongest_##NAME(const T* pre, const float* norms, const uint8_t* allowed, T* features,          \
                                    int64_t n, int64_t f, int64_t k, int32_t positive) {                            \

@@ -63,10 +63,16 @@ class CompiledPasses:
     def __init__(self, library: ctypes.CDLL) -> None:
         self._library = library
 
-    def masked(self, features: Tensor, gradient: Tensor) -> Masked:
+    def rectified(self, pre: Tensor, bias: Tensor) -> Tensor:
+        pre = pre.contiguous()
+        self._call("rectified", pre, bias.contiguous(), *_shape(pre))
+        return pre
+
+    def masked(self, features: Tensor, gradient: Tensor, price: Tensor | None) -> Masked:
         features, gradient = features.contiguous(), gradient.contiguous()
+        prices = torch.zeros(features.shape[-1]) if price is None else price.contiguous()
         sums = _sums(3, features)
-        self._call("masked", features, gradient, sums, *_shape(features))
+        self._call("masked", features, gradient, prices, sums, *_shape(features))
         return Masked(gradient, *sums)
 
     def split(self, pre: Tensor, gate_bias: Tensor, scale: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
@@ -84,8 +90,9 @@ class CompiledPasses:
         gates: Tensor,
         by_features: Tensor,
         by_gates: Tensor,
+        price: Tensor,
     ) -> Joined:
-        given = [each.contiguous() for each in (pre, scale, features, gates, by_features, by_gates)]
+        given = [each.contiguous() for each in (pre, scale, features, gates, by_features, by_gates, price)]
         sums = _sums(5, pre)
         self._call("joined", *given, sums, *_shape(pre))
         return Joined(given[0], *sums)

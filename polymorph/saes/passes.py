@@ -37,10 +37,14 @@ class Joined(NamedTuple):
 
 
 class Passes(Protocol):
-    """Who computes the passes. Any of the tensors [n f] that are given may be overwritten, where it is said."""
+    """Who computes the passes. Features, gates and gradients that are given are overwritten where that saves a copy."""
 
-    def masked(self, features: Tensor, gradient: Tensor) -> Masked:
-        """`gradient` where `features` are not 0; may overwrite it."""
+    def rectified(self, pre: Tensor, bias: Float[Tensor, " f"]) -> Tensor:
+        """pre + bias, where that is above 0; overwrites `pre`."""
+        ...
+
+    def masked(self, features: Tensor, gradient: Tensor, price: Float[Tensor, " f"] | None) -> Masked:
+        """gradient + price where `features`, which are not negative, are not 0; overwrites `gradient`."""
         ...
 
     def split(self, pre: Tensor, gate_bias: Tensor, scale: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
@@ -55,8 +59,9 @@ class Passes(Protocol):
         gates: Tensor,
         by_features: Tensor,
         by_gates: Tensor,
+        price: Tensor,
     ) -> Joined:
-        """What `split` sends back, for gradients by its two results; may overwrite `pre`."""
+        """What `split` sends back, for gradients by_features and by_gates + price; overwrites `pre` and both."""
         ...
 
     def strongest(
@@ -74,18 +79,20 @@ class Passes(Protocol):
 
 
 class EagerPasses:
-    """Plain PyTorch, which bears `torch.vmap`: every line is a pass over memory of its own."""
+    """Plain PyTorch, which bears `torch.vmap`: every operation is a pass over memory of its own, so there are few."""
 
-    def masked(self, features: Tensor, gradient: Tensor) -> Masked:
-        on = features != 0
-        own = torch.where(on, gradient, torch.zeros_like(gradient))
-        fired = on.to(features.dtype)  # a sum of booleans is many times slower
+    def rectified(self, pre: Tensor, bias: Tensor) -> Tensor:
+        return pre.add_(bias).relu_()
+
+    def masked(self, features: Tensor, gradient: Tensor, price: Tensor | None) -> Masked:
+        own = _where_above_0(features, gradient if price is None else gradient.add_(price))
+        fired = features.sign()  # a sum of booleans is many times slower
         return Masked(own, *(_sum(each) for each in (own, fired, features)))
 
     def split(self, pre: Tensor, gate_bias: Tensor, scale: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-        gate, magnitude = pre + gate_bias, (pre * scale + bias).relu()
-        features = torch.where(gate > 0, magnitude, torch.zeros_like(magnitude))
-        return features.to(pre.dtype), gate.relu().to(pre.dtype)
+        gate_bias, scale, bias = (each.to(pre.dtype) for each in (gate_bias, scale, bias))
+        gate, magnitude = pre + gate_bias, torch.addcmul(bias, pre, scale).relu_()
+        return _where_above_0(gate, magnitude), gate.relu_()
 
     def joined(
         self,
@@ -95,12 +102,12 @@ class EagerPasses:
         gates: Tensor,
         by_features: Tensor,
         by_gates: Tensor,
+        price: Tensor,
     ) -> Joined:
-        on = features != 0
-        from_gate = torch.where(gates != 0, by_gates, torch.zeros_like(by_gates))
-        from_magnitude = torch.where(on, by_features, torch.zeros_like(by_features))
-        gradient = (from_magnitude * scale + from_gate).to(pre.dtype)
-        summed = (from_gate, from_magnitude, from_magnitude.float() * pre, on.to(pre.dtype), gates)
+        from_gate = _where_above_0(gates, by_gates.add_(price))
+        from_magnitude = _where_above_0(features, by_features)
+        gradient = torch.addcmul(from_gate, from_magnitude, scale.to(pre.dtype))
+        summed = (from_gate, from_magnitude, pre.mul_(from_magnitude), features.sign(), gates)
         return Joined(gradient, *(_sum(each) for each in summed))
 
     def strongest(self, pre: Tensor, norms: Tensor, k: int, allowed: Tensor | None) -> Tensor:
@@ -113,7 +120,13 @@ class EagerPasses:
             values = values.relu()
         else:
             values = torch.where(scores.gather(-1, indices) > -torch.inf, values, torch.zeros_like(values))
-        return torch.zeros_like(pre).scatter(-1, indices, values)
+        return torch.zeros_like(pre).scatter_(-1, indices, values)
+
+
+def _where_above_0(features: Tensor, gradient: Tensor) -> Tensor:
+    """A ReLU's gradient: one pass, where a comparison and a choice are two."""
+    own: Tensor = torch.ops.aten.threshold_backward(gradient, features, 0)
+    return own
 
 
 def _sum(x: Float[Tensor, "n f"]) -> Float[Tensor, " f"]:
