@@ -11,8 +11,7 @@ from dataclasses import dataclass, replace
 from polymorph.cohort import digest
 from polymorph.comparison import Comparison
 from polymorph.progress import SILENT
-from polymorph.saes.config import ESTIMATED, SAEConfig
-from polymorph.saes.loss import STACKABLE
+from polymorph.saes.config import ESTIMATED, STACKABLE, SAEConfig
 from polymorph.saes.places import Place, chosen_sites
 from polymorph.saes.run import SAETraining
 from polymorph.saes.stored import StoredDictionaries, sae_name

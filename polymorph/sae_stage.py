@@ -91,7 +91,7 @@ def outcome(job: TrainConfig) -> str:
     """`completed` if all that was asked for is there, else `preempted`, `not started` or `failed`."""
     if job.stage == "all" and not all(is_final(status) for status in _statuses(job)):
         return "not started"  # that of the members says why
-    comparison = Comparison.of(Cohort.open(job.cohort.folder), device_of("cpu"))
+    comparison = Comparison.of(Cohort.open(job.cohort.folder), device_of(job.trainer.accelerator))
     if job.sae.attach is not None:
         found = _attachment(job, comparison)
         place = Place(found.member.seed, found.step, found.site, "attached")
@@ -168,8 +168,9 @@ def _logging(job: TrainConfig, cohort: Cohort, places: Sequence[Place]) -> Itera
     loggers: dict[int, Breaker] = {}
     ok = False
     try:
+        decided = job.sae.resolved(device_of(job.trainer.accelerator)).deciding()
         for seed in sorted({place.seed for place in places if not _is_there(cohort, job, place)}):
-            shown: dict[str, Any] = {"seed": seed, "sae": {"family": job.sae.family, **job.sae.deciding()}}
+            shown: dict[str, Any] = {"seed": seed, "sae": {"family": job.sae.family, **decided}}
             name = f"{cohort.member(seed).name}-{job.sae.family}"
             if (logger := tracking.open(name, "sae", shown)) is not None:
                 loggers[seed] = logger

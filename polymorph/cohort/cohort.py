@@ -14,6 +14,7 @@ from polymorph.cohort.pairs import Pairs
 from polymorph.cohort.plain import LARGEST, digest, plain
 from polymorph.cohort.sealed import seal, unseal
 from polymorph.cohort.sweeping import sweep
+from polymorph.cohort.unfinished import Unfinished, unfinished_names
 from polymorph.errors import RequestError, RunError
 
 COHORT = "cohort.json"
@@ -97,6 +98,13 @@ class Cohort:
         path = folder / check_name(site, "site") / check_name(name, "name")
         publishing.publish_again(path, contents, facts, self.folder)
         return path
+
+    def unfinished(self, name: str) -> Unfinished:
+        """The states under this name of a training that members share; there need not be any."""
+        return Unfinished(self.folder, name)
+
+    def unfinished_names(self) -> list[str]:
+        return unfinished_names(self.folder)
 
     def sweep(self) -> list[str]:
         """Remove what dead processes left half done anywhere in the cohort; the names removed."""

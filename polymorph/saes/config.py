@@ -1,12 +1,14 @@
 """How sparse autoencoders are trained. Architectures, their options and the schedules are SAELens'."""
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+import torch
 from sae_lens.config import SAETrainerConfig
 from sae_lens.registry import SAE_TRAINING_CLASS_REGISTRY
 
 from polymorph.checks import at_least, nearest, one_of
+from polymorph.training.numerics import resolve_precision
 
 SCHEDULERS = ("constant", "cosineannealing", "cosineannealingwarmrestarts")
 TRAINED_VARIANTS = ("distinct", "shared", "again", "unrelated")
@@ -14,6 +16,9 @@ ESTIMATED = ("expected_average_only_in", "covariance_whitening")
 """Normalisations of activations that are estimated before training, and folded into the weights when it ends."""
 SET_HERE = ("d_in", "d_sae", "device", "metadata", "dtype", "reshape_activations")
 """Options of an architecture that follow from the cohort, or that only one value of makes sense for."""
+STACKABLE = ("standard", "topk", "gated")
+"""Architectures whose training can be stacked; of the others SAELens' own trainer is called in a loop."""
+PRECISIONS = ("auto", "float32", "bfloat16")
 BY_TOKEN = ("constant_norm_rescale", "layer_norm")
 """Normalisations that every token has its own of; the loss that revives dead features does not undo them."""
 
@@ -96,6 +101,14 @@ class SAEConfig:
     """Instead of training: a SAELens folder that is taken into the cohort, for one each of members, sites and steps."""
     threads: int | None = None
     """Stacks that a CPU works on at once, a thread each; null is every core, at most 8. Changes no bit."""
+    precision: str = "auto"
+    """Of matrix products: `float32`, `bfloat16`, or `auto`, which is bfloat16 where the hardware has it and the
+    gradients are known in closed form. Weights, losses and optimizer are float32 in any case."""
+    compile: Any = "auto"
+    """Whether the passes between the products are compiled (C++, on a CPU): true, false, or `auto`, which is where
+    the training is long enough to gain from it and a compiler is there."""
+    state_every: int | None = None
+    """Steps between two states that a stopped training goes on from; null is a minute, or more where they are large."""
     log_every: int = 100
     """Steps between two rows of a training."""
 
@@ -106,6 +119,11 @@ class SAEConfig:
         at_least("sae", self, n_batches_for_norm_estimate=1)
         if self.threads is not None and self.threads < 1:
             raise ValueError(f"sae.threads={self.threads}: at least 1, or null")
+        if self.state_every is not None and self.state_every < 1:
+            raise ValueError(f"sae.state_every={self.state_every}: at least 1, or null")
+        one_of("sae.precision", self.precision, PRECISIONS)
+        if self.compile not in ("auto", True, False):
+            raise ValueError(f"sae.compile={self.compile}: auto, true or false")
         self._check_options()
         self._check_schedule()
         if not self.variants or len(set(self.variants)) < len(self.variants):
@@ -151,10 +169,24 @@ class SAEConfig:
         if own.lr_decay_steps and own.lr_end == 0:
             raise ValueError("sae.optimizer.lr_end=0.0: above 0 where sae.optimizer.lr_decay_steps follow")
 
+    def has_closed_form(self) -> bool:
+        """Whether `polymorph.saes.closed` has the gradients; else they are SAELens' own, by autograd."""
+        by_token = self.options.get("normalize_activations") in BY_TOKEN
+        return self.architecture in STACKABLE and not by_token and self.options.get("lp_norm", 1) == 1
+
+    def resolved(self, device: torch.device) -> "SAEConfig":
+        """The same with the precision that it means on this device."""
+        if self.precision == "auto" and not self.has_closed_form():
+            return replace(self, precision="float32")
+        return replace(self, precision=resolve_precision(self.precision, device))
+
     def deciding(self) -> dict[str, Any]:
-        """All that decides the weights of a SAE, apart from its member, its site, its step and its seed."""
+        """All that decides the weights of a SAE, apart from its member, its site, its step and its seed.
+
+        The precision is that of `resolved`.
+        """
         own = ("architecture", "expansion", "l1_per_dimension", "unit_norm_decoder", "steps", "batch_size")
-        more = ("dead_feature_window", "n_batches_for_norm_estimate", "data_seed")
+        more = ("dead_feature_window", "n_batches_for_norm_estimate", "data_seed", "precision")
         return {
             **{key: getattr(self, key) for key in own + more},
             "options": dict(self.options),
@@ -174,5 +206,6 @@ class SAEConfig:
             feature_sampling_window=self.feature_sampling_window,
             n_batches_for_norm_estimate=self.n_batches_for_norm_estimate,
             device=device,
+            autocast=self.precision == "bfloat16",
             **optimizer,
         )

@@ -17,17 +17,23 @@ class SAEModule(L.LightningModule):
     """SAEs in step on one stream. `step` counts the updates made; every `log_every` of them are handed to `log`."""
 
     def __init__(
-        self, saes: Trainer, batch: Callable[[int], Tensor], steps: int, log_every: int, log: Log
+        self,
+        saes: Trainer,
+        batch: Callable[[int], Tensor],
+        steps: int,
+        log_every: int,
+        log: Log,
+        step: int = 0,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False  # the trainer updates its stacks one after another
         self.saes, self.batch, self.steps = saes, batch, steps
         self.log_every, self.write = log_every, log
-        self.step = 0
+        self.step = step
         self.latest: Measured = {}
 
     def train_dataloader(self) -> "StepActivations":
-        return StepActivations(self.batch, self.steps)
+        return StepActivations(self.batch, self.step, self.steps)
 
     def transfer_batch_to_device(self, batch: Tensor, device: torch.device, dataloader_idx: int) -> Tensor:
         return batch  # it was made there
@@ -48,16 +54,16 @@ class SAEModule(L.LightningModule):
 
 
 class StepActivations:
-    """The batches of steps 0 … steps − 1, each computed when it is asked for."""
+    """The batches of steps `first` … steps − 1, each computed when it is asked for."""
 
-    def __init__(self, batch: Callable[[int], Tensor], steps: int) -> None:
-        self.batch, self.steps = batch, steps
+    def __init__(self, batch: Callable[[int], Tensor], first: int, steps: int) -> None:
+        self.batch, self.of = batch, range(first, steps)
 
     def __len__(self) -> int:
-        return self.steps
+        return len(self.of)
 
     def __iter__(self) -> Iterator[Tensor]:
-        return map(self.batch, range(self.steps))
+        return map(self.batch, self.of)
 
 
 def progress_text(measured: Measured) -> dict[str, str]:

@@ -1,13 +1,10 @@
 """Train the SAEs of a cohort: every member, site and variant of one checkpoint as one stack."""
 
 import contextlib
-import logging
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-import lightning as L
 import torch
 from lightning.pytorch.loggers import Logger
 from sae_lens import TrainingSAE
@@ -16,16 +13,17 @@ from polymorph.cohort import Cohort, CorruptError, Member
 from polymorph.cohort.differences import side_by_side
 from polymorph.cohort.plain import plain
 from polymorph.errors import RequestError, RunError
-from polymorph.progress import SILENT, Bar, Progress
+from polymorph.progress import SILENT, Progress
 from polymorph.saes.build import sae_seed, training_sae
-from polymorph.saes.config import SAEConfig
+from polymorph.saes.config import STACKABLE, SAEConfig
+from polymorph.saes.fitting import Keep, Log, StepBar, Stop, fit
 from polymorph.saes.inputs import Inputs, Stream
-from polymorph.saes.loss import STACKABLE
-from polymorph.saes.module import Measured, SAEModule, make_trainer, progress_text
+from polymorph.saes.module import SAEModule
 from polymorph.saes.places import End, Place
 from polymorph.saes.stored import StoredDictionaries, family_and_variant, publish, sae_name
 from polymorph.saes.trained import TrainedSAE
-from polymorph.saes.trainers import Trainer, trainer_of, training_bytes
+from polymorph.saes.trainers import Trainer, passes_of, trainer_of, training_bytes
+from polymorph.saes.unfinished import Kept, UnfinishedSAEs, numerics_here
 
 STOPPED = "sae stopped"
 
@@ -52,8 +50,14 @@ class SAETraining:
     announced: bool = True
     """Whether to say what is done, and not only what goes wrong."""
 
+    def __post_init__(self) -> None:
+        self.config = self.config.resolved(self.device)
+
     def check(self, places: Sequence[Place]) -> None:
-        """`RequestError` if one of the family is there that was trained with other options, whoever's it is."""
+        """`RequestError` if one of the family is there that was trained with other options, whoever's it is.
+
+        Neither may one that is unfinished go on under other numerics than its own.
+        """
         for place in places:
             ours = self._facts(place)
             with contextlib.suppress(CorruptError):
@@ -66,12 +70,15 @@ class SAETraining:
                 if family == self.config.family and variant in variants:
                     with contextlib.suppress(CorruptError):
                         self._is_published(Place(member.seed, step, site, variant), ours)
+        for stack in self._stacks([place for place in places if not self.holds(place)]):
+            replace(self._unfinished(stack), say=lambda _: None).find(stack)
 
     def run(self, places: Sequence[Place]) -> int:
         """Train those that are not there yet, a stack for every step; how many were published."""
         self.check(places)
         for seed in sorted({place.seed for place in places}):
             self.cohort.member(seed).sweep()
+        self._unfinished().sweep()
         missing = [place for place in places if not self._is_there(place)]
         if self.announced and len(missing) < len(places):
             self.say(f"{len(places) - len(missing)} of {len(places)} SAEs of {self.config.family} are there")
@@ -79,6 +86,7 @@ class SAETraining:
         for stack in self._stacks(missing):
             if not self.stopped():
                 published += self._train(stack)
+        self._unfinished().remove(self.holds)
         return published
 
     def _stacks(self, places: Sequence[Place]) -> list[list[Place]]:
@@ -109,6 +117,8 @@ class SAETraining:
         member, name = self.cohort.member(place.seed), sae_name(self.config.family, place.variant)
         facts = member.read_sae(place.step, place.site, name).manifest.facts
         there = {key: facts.get(key) for key in ours}
+        if isinstance(training := there.get("training"), dict):  # before there was a choice, it was float32
+            there["training"] = {"precision": "float32", **training}
         if there != plain(ours):
             raise RequestError(
                 f"sae.family={self.config.family}: {member.sae_path(place.step, place.site, name)} was trained "
@@ -124,23 +134,51 @@ class SAETraining:
         return {**self.config.deciding(), "seed": self.config.seed}
 
     def _train(self, places: Sequence[Place]) -> int:
+        unfinished = self._unfinished(places)
+        kept = unfinished.find(places)
+        unfinished.make_room(places, kept)
         trainer = trainer_of([self._sae(place) for place in places], self.config, self.device)
         if self.announced:
-            self._announce(places)
+            self._announce(places, kept)
         inputs = Inputs(places, self._open(places), self.config.data_seed)
-        # The norms are estimated on batches that no training step has.
-        trainer.prepare(inputs.batch(self.config.steps + i) for i in range(2**31))
-        followed = self.config.at != "last" or any(place.variant == "online" for place in places)
-        log = Log(self.cohort, places, self.config.family, self.loggers, followed)
-        module = SAEModule(trainer, inputs.batch, self.config.steps, self.config.log_every, log)
-        fit(module, self.device, [_Stop(self.stopped, self.listen), _Bar(self.progress)])
+        if kept is None:
+            # The norms are estimated on batches that no training step has.
+            trainer.prepare(inputs.batch(self.config.steps + i) for i in range(2**31))
+        else:
+            trainer.restore(kept.states, kept.step)
+        module = self._module(places, trainer, inputs, 0 if kept is None else kept.step)
+
+        def keep(step: int) -> None:
+            try:
+                unfinished.publish(places, step, trainer.state())
+            except RunError as error:  # the training itself is none the worse
+                self.say(f"the state after step {step} is not kept: {error}")
+
+        keeper = Keep(keep, self.config.state_every)
+        fit(module, self.device, [Stop(self.stopped, self.listen), keeper, StepBar(self.progress)])
         if module.step < self.config.steps:
-            self.say(f"stopped after {module.step} of {self.config.steps} steps; nothing of it is kept")
-            for seed in sorted({place.seed for place in places}):
-                row = {"kind": STOPPED, "step": module.step, "family": self.config.family}
-                self.cohort.member(seed).append_row(row)
+            self._note_stop(places, module.step)
             return 0
         return self._publish(places, trainer)
+
+    def _module(self, places: Sequence[Place], trainer: Trainer, inputs: Inputs, step: int) -> SAEModule:
+        followed = self.config.at != "last" or any(place.variant == "online" for place in places)
+        log = Log(self.cohort, places, self.config.family, self.loggers, followed)
+        return SAEModule(trainer, inputs.batch, self.config.steps, self.config.log_every, log, step)
+
+    def _note_stop(self, places: Sequence[Place], step: int) -> None:
+        self.say(f"stopped after {step} of {self.config.steps} steps; the same request goes on from there")
+        for seed in sorted({place.seed for place in places}):
+            row = {"kind": STOPPED, "step": step, "family": self.config.family}
+            self.cohort.member(seed).append_row(row)
+
+    def _unfinished(self, places: Sequence[Place] = ()) -> UnfinishedSAEs:
+        """What is kept of trainings of this family that were stopped; `places` are those that would go on."""
+        here: dict[str, Any] = {}
+        if places:
+            compiled = passes_of(self.config, self.config.expansion * self.d, self.device) is not None
+            here = numerics_here(self.device, self.config.precision, compiled, len(places))
+        return UnfinishedSAEs(self.cohort, self.config.family, self._facts, here, self.say)
 
     def _open(self, places: Sequence[Place]) -> Stream:
         ends = sorted({(place.seed, place.step) for place in places})
@@ -162,11 +200,12 @@ class SAETraining:
         earlier = [step for step in steps if step < place.step]
         return there.read(place.seed, earlier[-1], place.site, family, variant) if earlier else None
 
-    def _announce(self, places: Sequence[Place]) -> None:
+    def _announce(self, places: Sequence[Place], kept: Kept | None) -> None:
         how = "as one stack" if self.config.architecture in STACKABLE else "one after another in each step"
         steps = ", ".join(str(step) for step in sorted({place.step for place in places}))
         count = f"{len(places)} SAE{'s' if len(places) > 1 else ''}"
-        self.say(f"training {count} of {self.config.family} at step {steps}, {how}")
+        on = "" if kept is None else f": goes on after step {kept.step}"
+        self.say(f"training {count} of {self.config.family} at step {steps}, {how}{on}")
 
     def _publish(self, places: Sequence[Place], trainer: Trainer) -> int:
         published = 0
@@ -200,78 +239,3 @@ def was_stopped(member: Member) -> bool:
     """Whether the last that its log says is that the training of its SAEs was asked to stop."""
     rows = member.rows()
     return bool(rows) and rows[-1].get("kind") == STOPPED
-
-
-@dataclass
-class Log:
-    """Every SAE's numbers to the log of its member, and to the member's loggers."""
-
-    cohort: Cohort
-    places: Sequence[Place]
-    family: str
-    loggers: Mapping[int, Logger]
-    by_checkpoint: bool = False
-    """Whether other checkpoints of the same members follow or went before."""
-
-    def __call__(self, step: int, measured: Measured) -> None:
-        by_name = {name: values.tolist() for name, values in measured.items()}
-        for seed in sorted({place.seed for place in self.places}):
-            own = dict(self._of_member(seed, by_name))
-            at = sorted({place.step for place in self.places if place.seed == seed})
-            self.cohort.member(seed).append_row({"kind": "sae", "step": step, "checkpoints": at, **own})
-            if (logger := self.loggers.get(seed)) is not None:
-                logger.log_metrics(own, step)
-
-    def _of_member(self, seed: int, values: Mapping[str, list[float]]) -> Iterator[tuple[str, float]]:
-        """`sae/<name>/<site>/<metric>`; of several checkpoints, with the checkpoint before the site."""
-        for index, place in enumerate(self.places):
-            if place.seed == seed:
-                at = f"step-{place.step}/" if self.by_checkpoint else ""
-                where = f"sae/{sae_name(self.family, place.variant)}/{at}{place.site}"
-                yield from ((f"{where}/{name}", own[index]) for name, own in values.items())
-
-
-def fit(module: SAEModule, device: torch.device, callbacks: list[L.Callback]) -> None:
-    """Run the module to its last step."""
-    accelerator = "gpu" if device.type == "cuda" else "cpu"
-    # Lightning's greetings and its advice are not about this.
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="lightning")
-        warnings.filterwarnings("ignore", message="There is a performance drop")  # TopK's scatter under vmap
-        make_trainer(callbacks, accelerator=accelerator, enable_progress_bar=False).fit(module)
-
-
-@dataclass
-class _Stop(L.Callback):
-    stopped: Callable[[], bool]
-    listen: Callable[[], None]
-
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.listen()
-
-    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
-        trainer.should_stop = trainer.should_stop or self.stopped()
-
-
-class _Bar(L.Callback):
-    """Steps, with means over SAEs."""
-
-    def __init__(self, progress: Progress) -> None:
-        self.progress, self._open, self._bar = progress, contextlib.ExitStack(), Bar()
-
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        assert isinstance(pl_module, SAEModule)
-        self._bar = self._open.enter_context(self.progress.bar("SAEs", pl_module.steps, pl_module.step))
-
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
-        assert isinstance(pl_module, SAEModule)
-        measured = pl_module.step % pl_module.log_every == 0 or pl_module.step == pl_module.steps
-        if measured or pl_module.step % 10 == 0:
-            self._bar.update(pl_module.step, **(progress_text(pl_module.latest) if measured else {}))
-
-    def on_train_end(self, *_: Any) -> None:
-        self._open.close()
-
-    def on_exception(self, *_: Any) -> None:
-        self._open.close()

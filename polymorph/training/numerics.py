@@ -55,15 +55,15 @@ def device_of(accelerator: str) -> torch.device:
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Whether products of bfloat16 are done in hardware: on an accelerator, or by instructions of the processor.
+    """Whether products of bfloat16 are done in hardware: by the accelerator, or by instructions of the processor.
 
     Instructions that `ONEDNN_MAX_CPU_ISA` or `ATEN_CPU_CAPABILITY` switch off count as not there.
     """
     if device.type != "cpu":
-        return True
+        return device.type != "cuda" or torch.cuda.is_bf16_supported()
     there = torch.cpu.get_capabilities()
-    allowed = os.environ.get("ONEDNN_MAX_CPU_ISA", "DEFAULT").upper()
-    switched_off = not any(word in allowed for word in ("DEFAULT", "ALL", "BF16", "FP16", "AMX"))
+    allowed = os.environ.get("ONEDNN_MAX_CPU_ISA", os.environ.get("DNNL_MAX_CPU_ISA", "DEFAULT")).upper()
+    switched_off = not any(word in allowed for word in ("DEFAULT", "ALL", "BF16", "FP16", "AMX", "AVX10"))
     plain = os.environ.get("ATEN_CPU_CAPABILITY", "").lower() in ("default", "avx2")
     return not switched_off and not plain and bool(there.get("avx512_bf16") or there.get("amx_bf16"))
 

@@ -209,6 +209,7 @@ def test_only_what_decides_the_weights_makes_another_sae() -> None:
         {"variants": ["again"]},
         {"family": "other"},
         {"online_steps": 3},
+        {"compile": True},
     ):
         assert SAEConfig(options={"l1_coefficient": 0.5}, **same).deciding() == one
     for other in (
@@ -220,6 +221,7 @@ def test_only_what_decides_the_weights_makes_another_sae() -> None:
         {"unit_norm_decoder": True},
         {"l1_per_dimension": 0.1},
         {"dead_feature_window": 7},
+        {"precision": "bfloat16"},
         {"optimizer": SAEOptimizerConfig(adam_beta2=0.5)},
     ):
         assert SAEConfig(**{"options": {"l1_coefficient": 0.5}, **other}).deciding() != one

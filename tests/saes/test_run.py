@@ -244,6 +244,22 @@ def test_one_with_other_options_is_refused(mine: Cohort, what: str) -> None:
     assert snapshot(mine.folder) == before
 
 
+def test_one_of_before_there_was_a_precision_is_of_float32(
+    cohort: Cohort, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = SAEConfig.deciding
+
+    def before(config: SAEConfig) -> dict[str, Any]:
+        return {key: value for key, value in original(config).items() if key != "precision"}
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SAEConfig, "deciding", before)
+        train(cohort, members=[0], precision="float32")
+    assert train(cohort, members=[0], precision="float32")[0] == 0
+    with pytest.raises(RequestError, match=r"training.precision: 'float32' there, 'bfloat16' here"):
+        train(cohort, members=[0], precision="bfloat16")
+
+
 def test_one_of_another_checkpoint_is_refused(cohort: Cohort, monkeypatch: pytest.MonkeyPatch) -> None:
     original = SAETraining._facts
     with monkeypatch.context() as patch:
@@ -282,16 +298,6 @@ def after(steps: int) -> Callable[[], bool]:
     """Asked at every step, it says yes from the one number `steps` on."""
     left = iter(range(10**6))
     return lambda: next(left) >= steps
-
-
-def test_stopped_in_the_middle_nothing_is_published(cohort: Cohort, whole: Cohort) -> None:
-    before = snapshot(cohort.folder, "rows.jsonl")
-    count, said = train(cohort, {"stopped": after(3)})
-    assert count == 0
-    assert said[-1] == "stopped after 3 of 5 steps; nothing of it is kept"
-    assert snapshot(cohort.folder, "rows.jsonl") == before
-    train(cohort)
-    assert digests(cohort).items() <= digests(whole).items()
 
 
 def test_stopped_at_the_last_step_all_is_published(cohort: Cohort) -> None:
