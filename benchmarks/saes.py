@@ -31,6 +31,8 @@ from polymorph.saes.trainers import trainer_of
 from polymorph.training.numerics import default_threads, has_bfloat16, prepare_process
 
 OPTIONS = {"standard": {"l1_coefficient": 0.064}, "topk": {"k": 16}, "gated": {"l1_coefficient": 0.064}}
+SPARSE = 0.3
+"""The coefficient of L1 with which an SAE of `sparse_codes` ends with few features a token."""
 LARGEST = {"float32": 1e-4, "bfloat16": 2e-2}
 WAYS = {
     "stack, float32, eager": ("float32", False),
@@ -174,6 +176,8 @@ def train_to_the_end(options: argparse.Namespace) -> None:
     """Explained variance and L0 by precision and seed, all seeds on the same activations."""
     prepare_process(1)
     config = replace(config_of(options), steps=options.to_the_end, optimizer=SAEOptimizerConfig(lr=1e-3))
+    if "l1_coefficient" in config.options:
+        config.options["l1_coefficient"] = SPARSE
     device = torch.device(options.device)
     for precision in LARGEST:
         own = replace(config, precision=precision)
