@@ -127,9 +127,6 @@ def _contents(member: Member) -> Iterator[tuple[str, bytes]]:
     for step in exported_steps(member):
         member.read_step(step)  # verified before it is copied
         yield from _folder(member.folder, f"steps/{step_name(step)}")
-    for shelved in best_shelf(member):
-        if shelved.name not in map(step_name, exported_steps(member)):  # not the same weights twice
-            yield from _folder(member.folder, f"best/{shelved.name}")
     yield "rows.jsonl", b"".join(canonical(row) + b"\n" for row in reduced(member.rows()))
     for name in ("config.json", "status.json"):
         yield name, (member.folder / name).read_bytes()
@@ -140,18 +137,10 @@ def _folder(root: Path, name: str) -> Iterator[tuple[str, bytes]]:
         yield f"{name}/{path.name}", path.read_bytes()
 
 
-def best_shelf(member: Member) -> list[Path]:
-    """The folders of `best/`, where the cohort keeps one: a checkpoint at the best evaluation."""
-    return sorted(path for path in (member.folder / "best").glob("step-*") if path.is_dir())
-
-
 def exported_steps(member: Member) -> list[int]:
-    """The paper's steps, the last, and the best of those that are published; only what is there."""
+    """The paper's steps, the last and the best; only what is there."""
     steps = member.steps()
-    best = best_evaluation(member.rows(), steps)
-    wanted = {*STEPS, steps[-1], *(() if best is None else (best[0],))}
-    if best_shelf(member):  # it holds the best of all evaluations
-        wanted = {*STEPS, steps[-1]}
+    wanted = {*STEPS, steps[-1], member.best_step()}
     return [step for step in steps if step in wanted]
 
 

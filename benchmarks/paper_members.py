@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.exporting import LARGEST, best_evaluation, best_shelf, export_cohort, exported_bytes
+from benchmarks.exporting import LARGEST, best_evaluation, export_cohort, exported_bytes
 from polymorph.cohort import Cohort, Member, durable
 from polymorph.errors import RequestError, RunError
 
@@ -90,7 +90,7 @@ def facts(cohort: str, member: Member) -> list[str]:
     numerics = member.read_step(steps[-1]).manifest.facts.get("numerics", {})
     converged = re.search(r"converged at step (\d+)", ended.reason)
     best = best_evaluation(rows)
-    shown = [*map(str, steps), *(f"{int(path.name[5:])} (best/)" for path in best_shelf(member))]
+    shown = map(str, steps)
     commits = dict.fromkeys(str(row.get("code_version")) for row in rows if row.get("kind") == "start")
     return [
         *(cohort, str(member.seed), f"{ended.step:,}"),

@@ -174,14 +174,19 @@ class Member:
         return self._best.steps()
 
     def best_step(self) -> int | None:
-        """The step of the best evaluation so far, None before any; a completed member has a checkpoint at it."""
-        return max(self.best_steps(), default=None)
+        """The step of the best evaluation so far, None before any; a completed member has a checkpoint at it.
+
+        Where the shelf is empty, as in a copy of a completed member, its log says which.
+        """
+        if kept := self.best_steps():
+            return max(kept)
+        return max((row["step"] for row in self.rows() if row.get("kind") == "best"), default=None)
 
     def read_best(self, step: int | None = None) -> Checkpoint:
         """The weights of the best evaluation, or of an earlier best that is still kept; `CorruptError` if not there."""
         if step is None and (step := self.best_step()) is None:
             raise CorruptError(f"{self.folder} holds no best evaluation")
-        return read_checkpoint(self._best, step)
+        return read_checkpoint(self._best if step in self.best_steps() else self._steps, step)
 
     def publish_best(
         self, step: int, weights: Mapping[str, Tensor], facts: Mapping[str, Any], files: Mapping[str, bytes]

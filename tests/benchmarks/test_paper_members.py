@@ -37,15 +37,19 @@ def test_what_is_exported_is_a_cohort_with_the_same_bytes(cohort: Cohort, tmp_pa
     assert there.identity == cohort.identity
     for member in there.members():
         source = cohort.member(member.seed)
-        best = best_evaluation(source.rows(), source.steps())
-        assert best is not None
-        assert member.steps() == sorted({0, 7, 30, best[0]})
+        assert member.best_step() == source.best_step() in member.steps()
+        assert member.steps() == sorted({0, 7, 30, source.best_step()})
+        assert all(
+            torch.equal(value, source.read_best().weights[name])
+            for name, value in member.read_best().weights.items()
+        )
         for step in member.steps():
             assert member.read_step(step).digest == source.read_step(step).digest
         assert (member.status(), member.config()) == (source.status(), source.config())
         assert {row["kind"] for row in member.rows()} == {
             "start",
             "evaluation",
+            "best",
         }  # no 1,000th step was reached
     assert {member.seed for member in there.members()} == {0, 1}
 
@@ -54,7 +58,10 @@ def test_what_is_exported_is_a_cohort_with_the_same_bytes(cohort: Cohort, tmp_pa
 def test_the_live_rows_of_a_pair_are_those_of_every_checkpoint(cohort: Cohort, tmp_path: Path) -> None:
     export_cohort(cohort, tmp_path, LIMIT)
     table = pl.read_parquet(tmp_path / cohort.name / "trajectory/seed-0000--seed-0001.parquet")
-    assert sorted(table["source_step"].unique()) == cohort.member(0).steps()
+    compared = set(cohort.member(0).steps()) - {
+        cohort.member(0).best_step()
+    }  # the best is published at the end
+    assert compared <= set(table["source_step"]) <= set(cohort.member(0).steps())
     kept = Kept(Comparison.of(cohort, torch.device("cpu")))
     rows = [row for _, own in kept.checkpoints() for row in own if row.source != row.target]
     assert len(table) == len(rows)
@@ -110,18 +117,6 @@ def test_what_does_not_fit_is_refused_and_what_is_not_committed_does_not_count(
     assert exported_bytes(tmp_path / "page") == whole
 
 
-def test_a_best_checkpoint_of_its_own_is_exported_unless_it_is_there_already(
-    cohort: Cohort, tmp_path: Path
-) -> None:
-    other = copy_of(cohort, tmp_path / "training")
-    for seed, step in ((0, 20), (1, 30)):
-        folder = other.member(seed).folder
-        shutil.copytree(folder / f"steps/step-{step:08d}", folder / f"best/step-{step:08d}")
-    export_cohort(other, tmp_path / "page", LIMIT)
-    members = tmp_path / "page" / other.name / "members"
-    assert [path.parent.parent.name for path in members.glob("*/best/step-*")] == ["seed-0000"]
-
-
 def test_the_table_says_how_each_member_was_made(cohort: Cohort, tmp_path: Path) -> None:
     page = tmp_path / "page"
     page.mkdir()
@@ -132,8 +127,9 @@ def test_the_table_says_how_each_member_was_made(cohort: Cohort, tmp_path: Path)
     assert text.startswith("before\n")
     assert text.endswith("after\n")
     assert "old" not in text
+    numerics = cohort.member(1).read_step(30).manifest.facts["numerics"]
     assert "| small | 1 | 30 | – |" in text
-    assert "| float32 | False | cpu | " in text
+    assert f"| {numerics['precision']} | {numerics['compile']} | cpu | " in text
     assert paper_members.main(["export", *arguments, "--limit", "10"]) == 0  # all is there
 
 
@@ -148,7 +144,8 @@ def test_the_status_says_who_is_where(cohort: Cohort, tmp_path: Path, capsys) ->
     asked = ("--cohorts", tmp_path, "--to", tmp_path / "page", "--jobs", "1", "small:0", "small:3", "small:4")
     assert paper_members.main(["status", *map(str, asked)]) == 0
     said = capsys.readouterr().out
-    assert "completed at step 30 (all steps taken), not exported" in said
+    assert "completed at step 30 (all steps taken; best evaluation at step" in said
+    assert ", not exported" in said
     assert "not running: step 50 of 60, least accuracy 0.9500 at 40, 0.50 steps/s, 0 h 00 min left" in said
     assert "waiting: step 0 of 60,000" in said
 

@@ -38,7 +38,7 @@ VALUES = {
     "an added key": ("+trainer.warmup=3", r"trainer\.warmup", "no such key|not in"),
     "a text for a number": ("trainer.max_steps=many", r"trainer\.max_steps", "many", "[Ii]nteger|whole|int"),
     "a fraction for a whole number": ("trainer.batch_size=1.5", r"trainer\.batch_size", r"1\.5"),
-    "a text for a switch": ("trainer.compile=perhaps", r"trainer\.compile", "perhaps", "bool"),
+    "a text for a switch": ("trainer.compile=perhaps", r"trainer\.compile", "perhaps", "true, false or auto"),
     "a number for a section": ("trainer=3", "trainer"),
     "a negative seed": ("seed=-1", r"seed=-1", "whole number from 0"),
     "a repeated seed": ("seed=[0,0]", r"seed=\[0, 0\]", "repeated"),

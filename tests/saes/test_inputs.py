@@ -268,7 +268,7 @@ def test_positions_are_distributed_as_in_the_task() -> None:
         return torch.bucketize(positions, edges, right=True).bincount(minlength=9)[1:8] / len(positions)
 
     found = torch.stack([shares(stream.batch(step)["read"][0, :, 1].contiguous()) for step in range(24)])
-    lengths = Dyck().batches(torch.tensor([77]), torch.arange(40), 250, "evaluation").lengths.reshape(40, 250)
+    lengths = Dyck().batches(torch.tensor([77]), torch.arange(40), 250).lengths.reshape(40, 250)
     each = [torch.cat([torch.arange(length) for length in some.tolist()]) for some in lengths]
     expected = torch.stack([shares(positions.float()) for positions in each])
     error = (found.var(0) / len(found) + expected.var(0) / len(expected)).sqrt()

@@ -80,7 +80,10 @@ def test_precision_is_asked_of_the_processor(monkeypatch: pytest.MonkeyPatch) ->
     assert mode_of().precision == "float32"
 
 
-def test_an_accelerator_has_shapes_that_it_need_not_be_asked_for() -> None:
+def test_an_accelerator_has_shapes_that_it_need_not_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
     assert mode_of(GPU) == StepMode("bfloat16", "padded", compiled=True)
     assert mode_of(GPU, max_steps=1) == StepMode("bfloat16", "padded", compiled=False)
     assert mode_of(GPU, compile=False) == StepMode("bfloat16", "padded", compiled=False)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)  # an old one
+    assert mode_of(GPU).precision == "float32"
