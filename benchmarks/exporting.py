@@ -151,7 +151,7 @@ def best_evaluation(
     found = [
         (least_accuracy(row), -_loss(row), -row["step"])
         for row in rows
-        if row.get("kind") == "evaluation" and (steps is None or row["step"] in steps)
+        if row.get("kind") == "evaluation" and (steps is None or row["step"] in steps) and _is_finite(row)
     ]
     return (-max(found)[2], max(found)[0]) if found else None
 
@@ -159,6 +159,11 @@ def best_evaluation(
 def least_accuracy(row: Mapping[str, Any]) -> float:
     """Over all heads and distributions of an evaluation."""
     return min(value or 0.0 for name, value in row.items() if "/accuracy/" in name)
+
+
+def _is_finite(row: Mapping[str, Any]) -> bool:
+    """Whether all of its numbers are; a log keeps others as null."""
+    return all(value is not None for name, value in row.items() if name.startswith("eval/"))
 
 
 def _loss(row: Mapping[str, Any]) -> float:

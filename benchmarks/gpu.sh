@@ -20,6 +20,8 @@ DEVICE=cuda ACCELERATOR=gpu FAILED=0
 
 if [ "${1:-}" = --cpu-rehearsal ]; then
     DEVICE=cpu ACCELERATOR=cpu
+    OUT=$OUT/rehearsal # nothing of it may pass for a result
+    COHORTS=$OUT/cohorts
     TINY=(model.n_layers=1 model.d_model=16 model.n_heads=2 model.d_head=8 model.d_mlp=32 trainer.max_steps=20
         trainer.batch_size=8 trainer.eval_every=10 trainer.eval_sequences=8 trainer.log_every=5 trainer.threads=1
         checkpoints.powers_until=2 checkpoints.every=10 'checkpoints.also=[]' probe.fit=16 probe.eval=16)
@@ -108,8 +110,8 @@ cohort() { # as far as it gets; 143 if it needs another start
     limited "$PYTHON" train.py "trainer.accelerator=$ACCELERATOR" "cohort.root=$COHORTS" trainer.progress=false \
         logger=none experiment=paper "seed=$seeds" cohort.name=dyck3-paper-independent "${TINY[@]}" \
         >>"$OUT/cohort.log" 2>&1 || status=$?
-    "$PYTHON" -m benchmarks.paper_members export --cohorts "$COHORTS" --to "$OUT/paper" | tee "$OUT/cohort.txt"
-    { printf '## Cohort B as one stack\n\n%s: seeds %s\n\n' "$(device)" "$seeds"; grep '^|' "$OUT/paper/README.md"; } >"$OUT/cohort.md"
+    "$PYTHON" -m benchmarks.paper_members export --cohorts "$COHORTS" --to "$OUT/paper" | tee "$OUT/cohort.txt" || status=1
+    { printf '## Cohort B as one stack\n\n%s: seeds %s\n\n' "$(device)" "$seeds"; grep '^|' "$OUT/paper/README.md" || true; } >"$OUT/cohort.md"
     tail -n 2 "$OUT/cohort.log"
     case $status in
     0) return 0 ;;
@@ -129,7 +131,7 @@ main() {
     piece moments "Moments and maps" "$PYTHON" -m benchmarks.alignment --device "$DEVICE" "${alignment[@]}"
     export -f small_cohort
     export PYTHON ACCELERATOR OUT
-    piece analysis "Training and analysis of a small cohort" bash -c 'small_cohort "$@"' small_cohort "${TINY[@]}"
+    piece analysis "Training and analysis of a small cohort" bash -c 'set -euo pipefail; small_cohort "$@"' small_cohort "${TINY[@]}"
     cohort || status=$?
     { printf '# On a GPU\n\n%s\n' "$(device)"; for name in step saes moments analysis cohort; do
         [ ! -f "$OUT/$name.md" ] || { echo; cat "$OUT/$name.md"; }

@@ -107,8 +107,8 @@ def facts(cohort: str, member: Member) -> list[str]:
 
 def status(options: argparse.Namespace) -> int:
     """One line for every member, then how long all that is missing takes."""
-    seconds, running = 0.0, 0
-    rates: list[float] = []
+    ahead: list[tuple[int, float | None]] = []
+    running = 0
     for name in options.members:
         cohort, _, seed = name.rpartition(":")
         member = Member((options.cohorts / cohort).absolute(), int(seed))
@@ -117,9 +117,10 @@ def status(options: argparse.Namespace) -> int:
         line, missing, rate = standing(member, pid, there.folder.is_dir())
         print(f"{cohort:26} {seed:>4}  {line}")
         running += pid is not None
-        rates += [rate] if rate else []
-        seconds += missing / (rate or (statistics.median(rates) if rates else 0) or 1) if rates else 0
-    if rates:
+        ahead.append((missing, rate))
+    if rates := [rate for _, rate in ahead if rate]:
+        usual = statistics.median(rates)
+        seconds = sum(missing / (rate or usual) for missing, rate in ahead)
         print(f"all: {_time(seconds / options.jobs)} with {options.jobs} at once; {running} running now")
     return 0
 

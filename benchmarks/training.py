@@ -44,7 +44,7 @@ def stack(
     prepare_process(threads)
     config = DyckTransformerConfig()
     trainer = TrainerConfig(batch_size=batch, max_steps=10**9, precision=precision, compile=compiled)
-    mode = step_mode(trainer, torch.device(device), config.flat_ready())
+    mode = step_mode(trainer, torch.device(device), config.flat_ready)
     models = Stack([DyckTransformer(config, seed) for seed in range(members)])
     seeds = list(range(members))
     module = StackModule(models, seeds, Dyck(DyckConfig()), OptimizerConfig(), trainer, mode=mode)

@@ -21,9 +21,15 @@ pytestmark = pytest.mark.skipif(
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("CXX", raising=False)
-    native.library.cache_clear()
+    forget()
     yield tmp_path / "cache" / "polymorph"
+    forget()
+
+
+def forget() -> None:
+    """As in another process."""
     native.library.cache_clear()
+    native.compiler_version.cache_clear()
 
 
 def source(folder: Path, body: str = "return NUMBER;") -> Path:
@@ -43,14 +49,14 @@ def test_a_source_is_compiled_with_its_macros_and_kept(tmp_path: Path, own_cache
     kept = sorted(own_cache.iterdir())
     assert len(kept) == 2
     times = [file.stat().st_mtime_ns for file in kept]
-    native.library.cache_clear()  # as in another process
+    forget()
     assert number(native.library(path, "NUMBER=3")) == 3
     assert [file.stat().st_mtime_ns for file in kept] == times
 
 
 def test_another_source_of_the_same_name_is_another_library(tmp_path: Path) -> None:
     assert number(native.library(source(tmp_path), "NUMBER=3")) == 3
-    native.library.cache_clear()
+    forget()
     assert number(native.library(source(tmp_path, "return NUMBER + 10;"), "NUMBER=3")) == 13
 
 
@@ -61,7 +67,7 @@ def test_what_somebody_else_put_into_the_cache_is_not_run(
     native.library(path, "NUMBER=3")
     (kept,) = own_cache.iterdir()
     before = kept.stat().st_mtime_ns
-    native.library.cache_clear()
+    forget()
     monkeypatch.setattr(os, "getuid", lambda: kept.stat().st_uid + 1)
     assert number(native.library(path, "NUMBER=3")) == 3
     assert kept.stat().st_mtime_ns > before
@@ -90,3 +96,27 @@ def test_a_compiler_that_is_broken_is_none(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(native.CompileError):
         native.library(source(tmp_path))
     assert not has_kernel(16)
+
+
+def test_a_damaged_library_is_made_again(tmp_path: Path, own_cache: Path) -> None:
+    path = source(tmp_path)
+    own_cache.mkdir(parents=True)
+    (own_cache / f"number-{native._key(path, ('NUMBER=3',))}.so").write_bytes(b"torn")
+    assert number(native.library(path, "NUMBER=3")) == 3
+
+
+def test_a_compiler_may_be_given_with_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = next(filter(None, map(shutil.which, native.COMPILERS)))
+    monkeypatch.setenv("CXX", f"{found} -DOTHER=7")
+    assert number(native.library(source(tmp_path, "return NUMBER + OTHER;"), "NUMBER=3")) == 10
+    assert native.compiler_version()
+
+
+def test_without_a_home_it_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("could not determine home directory")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", homeless)
+    with pytest.raises(native.CompileError, match="home"):
+        native.library(source(tmp_path), "NUMBER=3")

@@ -87,14 +87,15 @@ def _call(
     name: str, qkv: Tensor, given: tuple[Tensor, ...], starts: Tensor, made: tuple[Tensor, ...]
 ) -> None:
     """Run one function of the kernel: inputs, then the counts, then the outputs."""
-    library = _library(qkv.shape[-1], qkv.dtype)
-    if library is None:
-        raise RuntimeError(
-            "ragged attention needs a C++ compiler: install g++, or give trainer.compile=false"
-        )
+    if qkv.dtype not in DEFINES or starts.dtype != torch.int64:
+        raise TypeError(f"ragged attention of {qkv.dtype} by {starts.dtype}: float32 or bfloat16, by int64")
     if not all(tensor.is_contiguous() and tensor.device.type == "cpu" for tensor in (*given, *made)):
         raise ValueError("ragged attention takes contiguous tensors on the CPU")
-    longest = int(starts.diff().max())
+    lengths = starts.diff()
+    if len(lengths) < 1 or starts[0] != 0 or bool((lengths < 0).any()) or starts[-1] > len(qkv):
+        raise ValueError(f"starts go up from 0 to at most {len(qkv)}, and there is a sequence")
+    longest = int(lengths.max())
+    library = _library(qkv.shape[-1], qkv.dtype)
     counts = (ctypes.c_int64(starts.numel() - 1), ctypes.c_int64(qkv.shape[-2]), ctypes.c_int64(longest))
     getattr(library, name)(*map(_pointer, given), *counts, *map(_pointer, made), torch.get_num_threads())
 

@@ -8,7 +8,7 @@ from torch.autograd.function import once_differentiable
 
 
 def relu(x: Tensor) -> Tensor:
-    """max(x, 0), with the values and gradients of `torch.relu`.
+    """max(x, 0), with the values and, where they are finite, the gradients of `torch.relu`.
 
     Compiled, `torch.relu` keeps a boolean mask for the backward pass, whose packing costs more than all other
     element-wise work of the model; the output is kept anyway, for the next product.

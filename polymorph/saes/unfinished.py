@@ -4,7 +4,6 @@ A state is of one stack, and holds what each of its SAEs needs apart from the ot
 on from it as well.
 """
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,11 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from polymorph import native
 from polymorph.cohort import Cohort, State, digest
 from polymorph.cohort.differences import side_by_side
 from polymorph.cohort.plain import plain
 from polymorph.errors import RequestError
 from polymorph.saes.places import Place
+from polymorph.training.numerics import capability
 
 KEY = 16
 """Digits of the digest of its places in the name of a state."""
@@ -146,17 +147,16 @@ def _without_precision(saes: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]
 
 
 def numerics_here(device: torch.device, precision: str, compiled: bool, saes: int) -> dict[str, Any]:
-    """What decides the last bits of a training beside its options.
+    """Everything that decides the last bits of a training besides its options.
 
-    How many SAEs are trained at once is among it where they share products, which they do not on a CPU.
+    On an accelerator SAEs share products, so there the number of SAEs that are trained at once counts too.
     """
     on_cpu = device.type == "cpu"
     return {
         "torch": torch.__version__,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "capability": torch.backends.cpu.get_cpu_capability() if on_cpu else "",
-        "amx": on_cpu and torch.cpu._is_amx_tile_supported(),
-        "isa": os.environ.get("ONEDNN_MAX_CPU_ISA", "") if on_cpu else "",
+        "capability": capability() if on_cpu else "",
+        "compiler": native.compiler_version() if compiled else "",
         "precision": precision,
         "compile": compiled,
         "stack": 0 if on_cpu else saes,

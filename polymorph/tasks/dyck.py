@@ -158,7 +158,7 @@ class Dyck:
         return pack(batch, groups, static)
 
     def flat_inputs(self, batch: Batch) -> Inputs | None:
-        """Sequences end to end; one batch in 160 has more tokens than there is room for."""
+        """Sequences end to end; one batch in 160 of a member has more tokens than there is room for."""
         return flatten(batch, self.capacity(batch.lengths.shape[-1]))
 
     def capacity(self, sequences: int) -> int:

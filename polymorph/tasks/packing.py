@@ -57,8 +57,8 @@ def flatten(batch: Sequences, capacity: int) -> Inputs | None:
     """One flat row of `capacity` tokens a member, for a compiler; None if a member has more tokens than that.
 
     Sequences lie end to end in the order of the batch, without PAD; what is left of the row is ignored. Arguments
-    are `tokens` and `positions`, [member 1 capacity], and the `starts` of the sequences, [member sequences + 1]. What
-    a member gets does not depend on the others.
+    are `tokens` and `positions`, [member 1 capacity], and the `starts` of the sequences, [member sequences + 1].
+    Nothing else of what a member gets depends on the others.
     """
     starts = torch.nn.functional.pad(batch.lengths.cumsum(-1), (1, 0))
     if int(starts[:, -1].max()) > capacity:

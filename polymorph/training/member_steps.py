@@ -1,7 +1,8 @@
 """Loss and gradient of a stack on a CPU: one member after another, each as the same compiled function.
 
 On a CPU a batched product gains nothing over one product after another, so a stack costs what its members cost alone,
-and needs the memory of one. Each member has the bits that it has alone, and one compilation serves them all.
+and needs the memory of one. Each member has the bits that it has alone, and one compilation serves them all. (Where
+one member's batch has no room, all take that step together on groups of equal length, which is equal to rounding only.)
 """
 
 from collections.abc import Mapping

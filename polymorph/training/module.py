@@ -73,12 +73,25 @@ class StackModule(L.LightningModule):
         heads = head_losses(logits, inputs.labels)
         return Losses(total(heads), heads, logits), inputs.labels
 
-    def warm_up(self) -> None:
-        """Compute the gradients of one batch and forget them, so that what is compiled is compiled now."""
-        batch = self.batches(torch.arange(1))[0]
-        with torch.random.fork_rng():
-            self.losses(batch)[0].total.sum().backward()
+    def warm_up(self, device: torch.device) -> None:
+        """Compute the gradients of one batch and forget them, so that what is compiled is compiled now.
+
+        It is called as a step is, on the device and under autocast: elsewhere another function would be compiled.
+        """
+        self.to(device)
+        bfloat16 = self.mode.precision == "bfloat16"
+        with torch.random.fork_rng(), torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+            loss = self.losses(self._usual_batch())[0].total.sum()
+        loss.backward()
         self.zero_grad(set_to_none=True)
+
+    def _usual_batch(self) -> Any:
+        """The first of some batches whose sequences fit end to end, where that is how they are laid out."""
+        together = self.batches(torch.arange(self.trainer_config.steps_at_once))
+        several = [together[i] for i in range(self.trainer_config.steps_at_once)]
+        if self.mode.layout != "flat":
+            return several[0]
+        return next((batch for batch in several if self.task.flat_inputs(batch) is not None), several[0])
 
     def inputs(self, batch: Any) -> Inputs:
         """A batch of the task, laid out for the stack."""

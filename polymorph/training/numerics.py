@@ -4,11 +4,13 @@ import ctypes
 import os
 import platform
 import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 
+from polymorph import native
 from polymorph.errors import RequestError
 from polymorph.training.config import TrainerConfig
 
@@ -62,8 +64,9 @@ def has_bfloat16(device: torch.device) -> bool:
     if device.type != "cpu":
         return device.type != "cuda" or torch.cuda.is_bf16_supported()
     there = torch.cpu.get_capabilities()
-    allowed = os.environ.get("ONEDNN_MAX_CPU_ISA", os.environ.get("DNNL_MAX_CPU_ISA", "DEFAULT")).upper()
-    switched_off = not any(word in allowed for word in ("DEFAULT", "ALL", "BF16", "FP16", "AMX", "AVX10"))
+    switched_off = not any(
+        word in _isa_limit() for word in ("DEFAULT", "ALL", "BF16", "FP16", "AMX", "AVX10")
+    )
     plain = os.environ.get("ATEN_CPU_CAPABILITY", "").lower() in ("default", "avx2")
     return not switched_off and not plain and bool(there.get("avx512_bf16") or there.get("amx_bf16"))
 
@@ -88,24 +91,40 @@ class StepMode:
     compiled: bool = False
 
 
-def step_mode(config: TrainerConfig, device: torch.device, flat_ready: bool) -> StepMode:
-    """The mode that a configuration means on a device; `RequestError` if it asks for what is not to be had.
+def step_mode(config: TrainerConfig, device: torch.device, flat_ready: Callable[[], bool]) -> StepMode:
+    """The mode of a new training on a device; `RequestError` if it asks for what is not to be had.
 
-    It depends on nothing that changes between two halves of a training. `flat_ready` says whether the model can be
-    called with sequences laid end to end.
+    `flat_ready` says whether the model can be called with sequences laid end to end, and is asked where that matters.
     """
     precision = resolve_precision(config.precision, device)
     long = config.max_steps * config.batch_size >= LONG_TRAINING
     if device.type != "cpu":
         return StepMode(precision, "padded", config.compile is True or (config.compile == "auto" and long))
-    if config.compile is True and not flat_ready:
+    if config.compile is False:
+        return StepMode(precision)
+    ready = flat_ready()
+    if config.compile is True and not ready:
         raise RequestError(
             "trainer.compile=true: a CPU needs a C++ compiler and heads of a multiple of 16 dimensions for it; "
             "install g++, or give trainer.compile=auto"
         )
-    if not flat_ready or config.compile is False:
-        return StepMode(precision)
-    return StepMode(precision, "flat", config.compile is True or long)
+    return StepMode(precision, "flat", config.compile is True or long) if ready else StepMode(precision)
+
+
+def resumed_mode(mode: StepMode, before: Sequence[Mapping[str, Any]], compile: Any) -> StepMode:
+    """With `trainer.compile=auto`, the layout and compilation that members began with, by the numerics of their states.
+
+    So a member that once had no compiler goes on without one. `mode` is that of a new training: it stays where
+    members differ, where something else was asked for, or where sequences cannot be laid end to end here.
+    """
+    modes = {(own.get("layout"), own.get("compile")) for own in before}
+    if compile != "auto" or len(modes) != 1:
+        return mode
+    ((layout, compiled),) = modes
+    possible = layout == mode.layout or (layout, mode.layout) == ("groups", "flat")
+    if layout is None or compiled is None or not possible:
+        return mode
+    return StepMode(mode.precision, layout, compiled)
 
 
 def length_groups(config: TrainerConfig, device: torch.device) -> int:
@@ -119,17 +138,28 @@ def numerics(device: torch.device, mode: StepMode, groups: int) -> dict[str, Any
     return {
         "torch": torch.__version__,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "capability": _capability() if device.type == "cpu" else "",
+        "capability": capability() if device.type == "cpu" else "",
         "threads": torch.get_num_threads() if device.type == "cpu" else 0,
         "precision": mode.precision,
         "length_groups": groups,
         "layout": mode.layout,
         "compile": mode.compiled,
+        "compiler": native.compiler_version() if mode.layout == "flat" or mode.compiled else "",
     }
 
 
-def _capability() -> str:
-    """The vector instructions, and those for bfloat16, which differ in how they add up."""
+def capability() -> str:
+    """The processor's vector instructions, those for bfloat16, and the environment's limit on them.
+
+    They differ in how they add up.
+    """
     there = torch.cpu.get_capabilities()
     tiles = "AMX" if there.get("amx_bf16") else "BF16" if there.get("avx512_bf16") else ""
-    return " ".join(filter(None, (torch.backends.cpu.get_cpu_capability(), tiles)))
+    limit = _isa_limit()
+    parts = (torch.backends.cpu.get_cpu_capability(), tiles, "" if limit == "DEFAULT" else f"at most {limit}")
+    return " ".join(filter(None, parts))
+
+
+def _isa_limit() -> str:
+    """The instructions that oneDNN may use, by its environment variable of today or before."""
+    return os.environ.get("ONEDNN_MAX_CPU_ISA", os.environ.get("DNNL_MAX_CPU_ISA", "DEFAULT")).upper()

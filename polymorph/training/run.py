@@ -35,6 +35,7 @@ from polymorph.training.numerics import (
     length_groups,
     numerics,
     prepare_process,
+    resumed_mode,
     step_mode,
 )
 from polymorph.training.schedule import checkpoint_steps
@@ -176,20 +177,25 @@ class Training:
 
     @property
     def mode(self) -> StepMode:
-        return step_mode(self.trainer, self.device, self.model.flat_ready())
+        return step_mode(self.trainer, self.device, self.model.flat_ready)
 
     def _compiled_module(self, leg: Leg) -> StackModule:
-        """The stack; uncompiled, which is said, where the compiler fails and nobody has asked for it."""
-        module = self._module(leg, self.mode)
+        """The stack, in the mode that its members began with; uncompiled, which is said, where the compiler fails.
+
+        What fails uncompiled as well, such as for want of memory, is no fault of the compiler and is raised.
+        """
+        numerics = [state.manifest.facts.get("numerics") or {} for state in leg.states if state is not None]
+        module = self._module(leg, resumed_mode(self.mode, numerics, self.trainer.compile))
         if not module.mode.compiled:
             return module
         try:
-            module.warm_up()
+            module.warm_up(self.device)
         except TORCH_COMPILE_ERRORS as error:
             if self.trainer.compile is True:
                 raise
-            self.say(f"not compiled, which only takes longer: {str(error).strip().splitlines()[0][:200]}")
-            return self._module(leg, replace(module.mode, compiled=False))
+            module = self._module(leg, replace(module.mode, compiled=False))
+            module.warm_up(self.device)
+            self.say(f"not compiled, since the compiler failed: {str(error).strip().splitlines()[0][:200]}")
         return module
 
     def _module(self, leg: Leg, mode: StepMode) -> StackModule:

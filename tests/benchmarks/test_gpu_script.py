@@ -34,21 +34,26 @@ def test_without_a_gpu_it_says_so(tmp_path: Path) -> None:
 def test_a_rehearsal_makes_every_piece_once(tmp_path: Path) -> None:
     first = called(tmp_path, "--cpu-rehearsal")
     assert first.returncode == 0, first.stdout + first.stderr
-    whole = (tmp_path / "gpu.md").read_text()
+    assert [path.name for path in tmp_path.iterdir()] == [
+        "rehearsal"
+    ]  # nothing that a real run would take for its own
+    out = tmp_path / "rehearsal"
+    whole = (out / "gpu.md").read_text()
     assert "a rehearsal" in whole
     assert whole.count("\n## ") == len(PIECES)
-    exported = Cohort.open(tmp_path / "paper/members/dyck3-paper-independent")
+    exported = Cohort.open(out / "paper/members/dyck3-paper-independent")
     assert [member.seed for member in exported.members()] == [100, 101]
     second = called(tmp_path, "--cpu-rehearsal")
     assert second.returncode == 0
     assert second.stdout.count("done before") == len(PIECES) - 1  # the cohort finds its members finished
-    assert (tmp_path / "gpu.md").read_text() == whole
+    assert (out / "gpu.md").read_text() == whole
 
 
 @pytest.mark.slow
 def test_the_time_limit_keeps_the_state_and_the_next_start_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "rehearsal").mkdir()
     for name in PIECES[:-1]:
-        (tmp_path / f"{name}.md").write_text("done")
+        (tmp_path / f"rehearsal/{name}.md").write_text("done")
     cut = called(tmp_path, "--cpu-rehearsal", LIMIT="1")
     assert cut.returncode == 143, cut.stdout + cut.stderr
     assert called(tmp_path, "--cpu-rehearsal").returncode == 0
@@ -56,8 +61,21 @@ def test_the_time_limit_keeps_the_state_and_the_next_start_goes_on(tmp_path: Pat
 
 @pytest.mark.slow
 def test_a_piece_that_fails_is_said_and_made_again(tmp_path: Path) -> None:
+    (tmp_path / "rehearsal").mkdir()
     for name in PIECES[1:-1]:
-        (tmp_path / f"{name}.md").write_text("done")
+        (tmp_path / f"rehearsal/{name}.md").write_text("done")
     ended = called(tmp_path, "--cpu-rehearsal", LIMIT="1")  # no benchmark is ready in a second
     assert (ended.returncode, "step failed with status 124" in ended.stdout) == (1, True)
-    assert not (tmp_path / "step.md").exists()
+    assert not (tmp_path / "rehearsal/step.md").exists()
+
+
+@pytest.mark.slow
+def test_an_analysis_that_fails_is_no_piece_that_is_done(tmp_path: Path) -> None:
+    """It is a function of the script, which a shell of its own runs."""
+    (tmp_path / "rehearsal/small").mkdir(parents=True)
+    (tmp_path / "rehearsal/small/quick").write_text("no folder")
+    for name in ("step", "saes", "moments"):
+        (tmp_path / f"rehearsal/{name}.md").write_text("done")
+    ended = called(tmp_path, "--cpu-rehearsal")
+    assert (ended.returncode, "analysis failed with status" in ended.stdout) == (1, True)
+    assert not (tmp_path / "rehearsal/analysis.md").exists()

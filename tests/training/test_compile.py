@@ -9,7 +9,7 @@ from polymorph.models.ragged_attention import has_kernel
 from polymorph.tasks.dyck import Dyck
 from polymorph.training.config import OptimizerConfig, TrainerConfig
 from polymorph.training.module import StackModule
-from polymorph.training.numerics import LONG_TRAINING, Layout, StepMode, step_mode
+from polymorph.training.numerics import LONG_TRAINING, Layout, StepMode, capability, resumed_mode, step_mode
 from polymorph.training.stack import Stack
 
 CPU = torch.device("cpu")
@@ -36,7 +36,7 @@ def test_a_compiled_step_has_the_gradients_of_the_plain_one(layout: Layout) -> N
 
 
 def mode_of(device: torch.device = CPU, ready: bool = True, **keys: object) -> StepMode:
-    return step_mode(TrainerConfig(**keys), device, ready)  # type: ignore[arg-type]
+    return step_mode(TrainerConfig(**keys), device, lambda: ready)  # type: ignore[arg-type]
 
 
 def test_long_trainings_are_compiled_and_short_ones_are_not() -> None:
@@ -87,3 +87,45 @@ def test_an_accelerator_has_shapes_that_it_need_not_be_asked_for(monkeypatch: py
     assert mode_of(GPU, compile=False) == StepMode("bfloat16", "padded", compiled=False)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)  # an old one
     assert mode_of(GPU).precision == "float32"
+
+
+# What a training goes on with.
+
+
+def began(layout: Layout, *, compiled: bool = False) -> dict[str, object]:
+    return {"layout": layout, "compile": compiled}
+
+
+FLAT, FLAT_COMPILED = StepMode("bfloat16", "flat"), StepMode("bfloat16", "flat", compiled=True)
+GROUPS = StepMode("bfloat16", "groups")
+
+
+@pytest.mark.parametrize(
+    ("now", "before", "expected"),
+    [
+        (FLAT_COMPILED, began("flat"), FLAT),
+        (FLAT_COMPILED, began("groups"), GROUPS),
+        (FLAT, began("flat", compiled=True), FLAT_COMPILED),
+        (GROUPS, began("flat", compiled=True), GROUPS),  # cannot be had here, and is refused by its numerics
+        (FLAT_COMPILED, {"compile": False}, FLAT_COMPILED),  # of a version that knew no layout
+    ],
+)
+def test_auto_goes_on_as_the_members_began(
+    now: StepMode, before: dict[str, object], expected: StepMode
+) -> None:
+    assert resumed_mode(now, [before, before], "auto") == expected
+    assert resumed_mode(now, [], "auto") == now
+    asked = now.compiled
+    assert resumed_mode(now, [before], asked) == now
+
+
+def test_members_that_began_differently_go_on_as_new_ones() -> None:
+    assert resumed_mode(FLAT_COMPILED, [began("flat"), began("groups")], "auto") == FLAT_COMPILED
+
+
+def test_the_limit_on_instructions_is_among_the_numerics(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"):
+        monkeypatch.delenv(name, raising=False)
+    free = capability()
+    monkeypatch.setenv("DNNL_MAX_CPU_ISA", "avx512_core_bf16")
+    assert capability() == f"{free} at most AVX512_CORE_BF16"

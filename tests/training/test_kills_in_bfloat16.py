@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from cohorts import (
     UNWATCHED,
     after_step,
@@ -22,6 +23,7 @@ from cohorts import (
 from polymorph import command
 from polymorph.cohort import Cohort
 from polymorph.models.ragged_attention import has_kernel
+from polymorph.training import numerics
 from polymorph.training.module import StackModule
 
 pytestmark = pytest.mark.skipif(not has_kernel(16), reason="there is no C++ compiler")
@@ -94,6 +96,41 @@ def test_the_precision_would_be_noticed(root: Path, whole_eager: dict[str, str])
     other = published(trained(root, *EAGER, "trainer.precision=float32"))
     assert other.keys() == whole_eager.keys()
     assert other["seed-0000, step 30"] != whole_eager["seed-0000, step 30"]
+
+
+def broken(self: StackModule, *arguments: object) -> None:
+    if self.mode.compiled:
+        raise RuntimeError("the compiler is broken")
+
+
+def test_a_compiler_that_fails_is_said_and_the_member_goes_on_without(
+    root: Path,
+    whole_eager: dict[str, str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The second time it would work, but then the bits would be others."""
+    monkeypatch.setattr(numerics, "LONG_TRAINING", 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(StackModule, "warm_up", broken)
+        killed_after(root, 25, *EAGER)
+    assert exit_status(root, *EAGER) == command.DONE
+    assert "continue after step 20 (bfloat16)" in capsys.readouterr().out
+    assert published(cohort_in(root)) == whole_eager
+
+
+def test_a_step_that_fails_uncompiled_too_is_no_fault_of_the_compiler(
+    root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exhausted(self: StackModule, *arguments: object) -> None:
+        raise torch.OutOfMemoryError("there is no memory left")
+
+    monkeypatch.setattr(StackModule, "warm_up", exhausted)
+    monkeypatch.setattr(numerics, "LONG_TRAINING", 1)
+    assert exit_status(root, *EAGER) == command.FAILED
+    said = capsys.readouterr().out
+    assert "out_of_memory" in said
+    assert "compiler" not in said
 
 
 def test_another_precision_does_not_go_on(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

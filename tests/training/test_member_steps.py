@@ -81,6 +81,23 @@ def test_the_future_of_a_sequence_and_other_sequences_count_nothing() -> None:
     assert same.tolist() == [not 5 <= token < 9 for token in range(20)]
 
 
+@pytest.mark.parametrize("starts", [[0, 5, 21], [1, 5, 20], [0, 9, 5, 20], [0], [0.0, 20.0]], ids=str)
+def test_starts_that_are_none_are_refused(starts: list[float]) -> None:
+    with pytest.raises((ValueError, TypeError), match=r"starts go up from 0 to at most 20|by int64"):
+        ragged_attention(torch.randn(20, 3, 2, 16), torch.tensor(starts))
+
+
+def test_other_numbers_are_refused() -> None:
+    with pytest.raises(TypeError, match=r"float64.*float32 or bfloat16"):
+        ragged_attention(torch.randn(20, 3, 2, 16).double(), torch.tensor([0, 20]))
+
+
+def test_an_empty_sequence_among_others_counts_nothing() -> None:
+    qkv = torch.randn(20, 3, 2, 16)
+    with_empty, without = (ragged_attention(qkv, torch.tensor(s))[0] for s in ([0, 9, 9, 20], [0, 9, 20]))
+    assert torch.equal(with_empty, without)
+
+
 def test_threads_touch_no_bit_of_attention() -> None:
     starts = torch.tensor([0, *LENGTHS]).cumsum(0)
     qkv = torch.randn(int(starts[-1]), 3, 4, 16)
