@@ -5,8 +5,8 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from polymorph import analyze, command
-from polymorph.config import AnalyzeConfig, register
+from polymorph.cli import analyze, command
+from polymorph.cli.config import AnalyzeConfig, register
 
 register()
 codes: list[int] = []

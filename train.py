@@ -5,8 +5,8 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from polymorph import command, train
-from polymorph.config import TrainConfig, register
+from polymorph.cli import command, train
+from polymorph.cli.config import TrainConfig, register
 
 register()
 

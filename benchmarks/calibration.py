@@ -22,18 +22,18 @@ import torch
 from scipy.stats import binom
 from scipy.stats import t as student
 
-from polymorph.activations import Activations
 from polymorph.alignment.collect import collect
 from polymorph.alignment.fit import affine, orthogonal, r2_from_moments, similarity
+from polymorph.alignment.gaps import Scores
+from polymorph.alignment.moments import PairMoments
 from polymorph.alignment.permutation import pairing_test
 from polymorph.alignment.support import support
-from polymorph.claims import claims_of
-from polymorph.claims.error_rate import RATES
-from polymorph.moments import PairMoments
-from polymorph.planted import SITE, Planted, PlantedConfig
-from polymorph.studies.evidence import BLOCKS, planted_evidence
-from polymorph.studies.gaps import Scores
+from polymorph.evidence.evidence import BLOCKS, planted_evidence
+from polymorph.evidence.planted import SITE, Planted, PlantedConfig
+from polymorph.models.activations import Activations
+from polymorph.studies.claims import claims_of
 from polymorph.studies.registry import study_tables
+from polymorph.verdicts.error_rate import RATES
 
 STUDIES = ("pairing", "ladder", "support", "haar")
 Draw = dict[str, Any]

@@ -15,10 +15,10 @@ from pathlib import Path
 import torch
 
 from benchmarks.training import stack
-from polymorph.cohort import Cohort
-from polymorph.comparison import Comparison
-from polymorph.live_studies import LiveStudies
 from polymorph.models.dyck_transformer import DyckTransformer, DyckTransformerConfig
+from polymorph.pipeline.comparison import Comparison
+from polymorph.pipeline.live_studies import LiveStudies
+from polymorph.store import Cohort
 from polymorph.tasks.dyck import Dyck
 from polymorph.tasks.task import ProbeConfig
 from polymorph.training.config import CheckpointsConfig

@@ -15,13 +15,13 @@ import polars as pl
 import pyarrow.parquet as parquet
 import torch
 
-from polymorph.cohort import Cohort, Member, canonical, durable, files
-from polymorph.cohort.living import draft_name
-from polymorph.cohort.names import step_name
-from polymorph.comparison import Comparison
-from polymorph.comparison_run import Kept
 from polymorph.errors import RunError
-from polymorph.studies.pairs import PairLabel
+from polymorph.evidence.pairs import PairLabel
+from polymorph.pipeline.comparison import Comparison
+from polymorph.pipeline.comparison_run import Kept
+from polymorph.store import Cohort, Member, canonical, durable, files
+from polymorph.store.names import step_name
+from polymorph.store.process_liveness import draft_name
 
 LARGEST = 36_000_000
 """Bytes of everything that is exported."""

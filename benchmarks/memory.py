@@ -13,14 +13,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from polymorph.activations import ModelActivations, coordinates_of
 from polymorph.alignment.collect import collect
+from polymorph.evidence.evidence import BLOCKS
+from polymorph.evidence.pairs import PairLabel
+from polymorph.models.activations import ModelActivations, coordinates_of
 from polymorph.models.gpt_neox import GPTNeoXArchitecture
-from polymorph.studies.evidence import BLOCKS
-from polymorph.studies.ladder import ladder_rows
-from polymorph.studies.pairs import PairLabel
+from polymorph.studies.ladder.rows import ladder_rows
 from polymorph.tasks.task import ProbeConfig
-from polymorph.tasks.text import Text, TextConfig, Tokens
+from polymorph.tasks.text.text_task import Text, TextConfig, Tokens
 
 VOCABULARY, CONTEXT, LENGTH = 2048, 128, 257  # a document gives two windows
 SIZES = (100_000, 1_000_000)

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.exporting import LARGEST, best_evaluation, export_cohort, exported_bytes
-from polymorph.cohort import Cohort, Member, durable
 from polymorph.errors import RequestError, RunError
+from polymorph.store import Cohort, Member, durable
 
 BEGIN, END = "<!-- members: made by the export -->", "<!-- /members -->"
 COLUMNS = (

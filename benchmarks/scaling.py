@@ -17,16 +17,16 @@ import torch
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 from benchmarks.memory import LENGTH, random_text
-from polymorph.activations import Activations, activations, coordinates_of, token_losses
 from polymorph.alignment.collect import Collected
+from polymorph.evidence.evidence import BLOCKS, site_gib
+from polymorph.evidence.pairs import PairLabel
+from polymorph.models.activations import Activations, activations, coordinates_of, token_losses
 from polymorph.models.causal_lm import HookedCausalLM, site_names
 from polymorph.models.pretrained import Pretrained, weights_digest
 from polymorph.saes.build import training_sae
 from polymorph.saes.config import SAEConfig
 from polymorph.saes.trainers import trainer_of, training_bytes
-from polymorph.studies.evidence import BLOCKS, site_gib
-from polymorph.studies.ladder import ladder_rows
-from polymorph.studies.pairs import PairLabel
+from polymorph.studies.ladder.rows import ladder_rows
 from polymorph.tasks.task import ProbeConfig
 
 PYTHIA = {

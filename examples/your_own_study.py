@@ -16,10 +16,10 @@ from torch import Tensor
 from polymorph import FITS
 from polymorph.alignment.jackknife import jackknife_interval
 from polymorph.alignment.support import filled
-from polymorph.planted import Planted, PlantedConfig
-from polymorph.studies.evidence import Evidence, planted_evidence
+from polymorph.evidence.evidence import Evidence, planted_evidence
+from polymorph.evidence.planted import Planted, PlantedConfig
+from polymorph.evidence.rows import Row
 from polymorph.studies.registry import STUDIES, Study, study_tables
-from polymorph.studies.rows import Row
 
 STUDY = "first_direction"
 

@@ -14,12 +14,17 @@ The alignment mathematics works on anybody's activations, `[n, d]` tensors on th
 """
 
 from polymorph.alignment import FITS, Map, fit_rotation, r2_from_moments
-from polymorph.cohort import Cohort
+from polymorph.alignment.moments import (
+    MomentAccumulator,
+    PairMoments,
+    explained_variance,
+    pair_moments,
+)
 from polymorph.errors import RequestError, RunError
-from polymorph.given import compare
-from polymorph.moments import MomentAccumulator, PairMoments, explained_variance, pair_moments
+from polymorph.pipeline.given import compare
 from polymorph.saes.coordinates import raw_sae
 from polymorph.saes.port import port_sae
+from polymorph.store import Cohort
 
 __all__ = [
     "FITS",

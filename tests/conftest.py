@@ -5,7 +5,7 @@ import torch
 from jaxtyping import install_import_hook
 
 # Before the first import of these modules, or it sees nothing.
-install_import_hook(["polymorph.moments", "polymorph.alignment"], "beartype.beartype")
+install_import_hook(["polymorph.alignment.moments", "polymorph.alignment"], "beartype.beartype")
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from polymorph import compare
-from polymorph.given import STUDIES, Compared
+from polymorph.pipeline.given import STUDIES, Compared
 
 TOKENS, LENGTH = 4000, 20
 DOCUMENT = torch.arange(TOKENS).div(LENGTH, rounding_mode="floor")

@@ -14,12 +14,12 @@ sys.path.append(
 
 from cohorts import UNWATCHED, memory_folder, rows_of_kind, trained
 
-from polymorph import live_studies
-from polymorph.cohort import Cohort
-from polymorph.comparison import Comparison
-from polymorph.comparison_run import Kept
 from polymorph.errors import RequestError
-from polymorph.live_studies import LiveStudies
+from polymorph.pipeline import live_studies
+from polymorph.pipeline.comparison import Comparison
+from polymorph.pipeline.comparison_run import Kept
+from polymorph.pipeline.live_studies import LiveStudies
+from polymorph.store import Cohort
 
 LARGER = ("probe.fit=64", "probe.eval=64", "trainer.max_steps=10")
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from polymorph import native
-from polymorph.models.ragged_attention import has_kernel
+from polymorph.kernels import native
+from polymorph.kernels.ragged_attention import has_kernel
 
 pytestmark = pytest.mark.skipif(
     not any(map(shutil.which, native.COMPILERS)), reason="there is no C++ compiler"

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from polymorph import command, reference
-from polymorph.config import register
-from polymorph.reference import FOLDERS
+from polymorph.cli import command, reference
+from polymorph.cli.config import register
+from polymorph.cli.reference import FOLDERS
 
 ROOT = Path(__file__).parent.parent
 

@@ -14,47 +14,25 @@ ROOMS = (
     "errors",
     "checks",
     "code_version",
-    "native",
-    "multiplicity",
     "progress",
+    "kernels",
+    "store",
     "tasks",
     "models",
-    "cohort",
-    "texts",
-    "opening",
     "training",
-    "activations",
-    "functions",
-    "components",
-    "steering",
-    "planted",
-    "moments",
     "alignment",
     "saes",
+    "components",
+    "steering",
+    "evidence",
+    "verdicts",
+    "plotting",
     "studies",
-    "claims",
-    "given",
+    "tracking",
     "report",
-    "comparison",
-    "online_saes",
-    "live_studies",
-    "artifacts",
-    "comparison_run",
-    "callback",
-    "porting",
-    "analysis",
-    "planted_analysis",
-    "paper",
-    "config",
-    "analysis_run",
-    "dashboard",
-    "import_stage",
-    "sae_stage",
-    "launchers",
-    "reference",
-    "command",
-    "train",
-    "analyze",
+    "papers",
+    "pipeline",
+    "cli",
 )
 """A room imports only from itself and from rooms before it."""
 
@@ -109,11 +87,11 @@ def test_a_module_imports_only_from_its_room_and_those_before(path):
         "import polymorph",
         "import polymorph.report.page",
         "from polymorph import studies",
-        "from polymorph.callback import CrossSeed",
+        "from polymorph.pipeline.callback import CrossSeed",
         "from . import stack",
         "from ..report import page",
-        "def late():\n    from polymorph.comparison import Comparison",
-        "if TYPE_CHECKING:\n    import polymorph.studies.rows as rows",
+        "def late():\n    from polymorph.pipeline.comparison import Comparison",
+        "if TYPE_CHECKING:\n    import polymorph.evidence.rows as rows",
     ],
 )
 def test_the_wrong_way_is_seen(line):
@@ -134,22 +112,11 @@ def importers_of(room: str) -> set[str]:
     return {room_of(path) for path in paths if room in imported_rooms(tree(path))}
 
 
-def test_only_the_entries_know_the_config():
-    assert importers_of("config") <= {
-        "train",
-        "import_stage",
-        "sae_stage",
-        "analysis_run",
-        "dashboard",
-        "reference",
-        "analyze",
-    }
-
-
-def test_training_does_not_know_who_looks_at_it():
-    watching = {"studies", "report", "comparison", "callback"}
+def test_nothing_knows_the_commands_or_who_looks_at_training():
+    assert importers_of("cli") == set()
+    watching = ("evidence", "studies", "tracking", "report", "pipeline")
     assert not any("training" in importers_of(room) for room in watching)
-    assert "callback" in importers_of("training")  # it is the other way round
+    assert "pipeline" in importers_of("training")  # it is the other way round
 
 
 def test_no_file_is_called_utils():

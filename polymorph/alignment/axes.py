@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from polymorph.activations import Coordinates
-from polymorph.moments import PairMoments
+from polymorph.alignment.moments import PairMoments
+from polymorph.models.activations import Coordinates
 
 MASSIVE = 10.0
 """RMS, in medians over axes, from which on an axis is massive: it then weighs as much as a hundred ordinary ones, which

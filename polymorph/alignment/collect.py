@@ -6,9 +6,9 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from polymorph.activations import Activations, ActivationSource
+from polymorph.alignment.moments import MomentAccumulator, PairMoments
 from polymorph.alignment.pairings import chunk_generator, deranged_documents, permuted_tokens
-from polymorph.moments import MomentAccumulator, PairMoments
+from polymorph.models.activations import Activations, ActivationSource
 
 KEPT_TOKENS = 8192
 """Tokens of the fit split that stay in memory, for what no moment can say."""

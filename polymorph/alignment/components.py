@@ -4,7 +4,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from polymorph.alignment.maps import Map
-from polymorph.moments import PairMoments, explained_variance_from_sums
+from polymorph.alignment.moments import PairMoments, explained_variance_from_sums
 
 
 def r2_along(

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from polymorph.alignment.maps import Map
+from polymorph.alignment.moments import PairMoments
 from polymorph.alignment.solvable import require
-from polymorph.moments import PairMoments
 
 
 def covariance_only(moments: PairMoments, generator: torch.Generator) -> Map:

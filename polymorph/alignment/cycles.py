@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float64, Int
 from torch import Tensor
 
-from polymorph.moments import PairMoments
+from polymorph.alignment.moments import PairMoments
 
 GATHER_NUMBERS = 2**22  # float64 numbers copied at a time when maps are lined up into triangles (32 MiB)
 ORTHONORMAL_WITHIN = 1e-6  # largest entry of PᵀP − I taken for rounding

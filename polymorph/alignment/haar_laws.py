@@ -12,7 +12,14 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from polymorph.alignment.haar import REGISTERED, STATISTICS, WITHOUT_EIGENVALUES, Tail, haar, statistic_values
+from polymorph.alignment.haar import (
+    REGISTERED,
+    STATISTICS,
+    WITHOUT_EIGENVALUES,
+    Tail,
+    haar,
+    statistic_values,
+)
 from polymorph.alignment.rotation import determinant_sign
 
 DRAWS = 999  # a p-value is a multiple of 1/1000; at d = 512 they take a minute and a half, once per process

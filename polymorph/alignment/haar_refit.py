@@ -25,8 +25,8 @@ from torch import Tensor
 from polymorph.alignment.fit import orthogonal
 from polymorph.alignment.haar import WITHOUT_EIGENVALUES, haar, statistic_values
 from polymorph.alignment.haar_laws import chunk_sizes
+from polymorph.alignment.moments import PairMoments
 from polymorph.alignment.rotation import determinant_sign
-from polymorph.moments import PairMoments
 
 
 def refit_draws(blocks: PairMoments, draws: int, generator: torch.Generator) -> Float64[Tensor, "draws d d"]:

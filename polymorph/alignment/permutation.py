@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from polymorph.activations import Activations
+from polymorph.models.activations import Activations
 
 COMPONENTS = 64
 DRAWS_AT_ONCE = 64

@@ -15,8 +15,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from polymorph.alignment.maps import Map
+from polymorph.alignment.moments import PairMoments, explained_variance_from_sums
 from polymorph.alignment.solvable import require, source_spread
-from polymorph.moments import PairMoments, explained_variance_from_sums
 
 RELATIVE_RIDGE = 1e-8
 RIDGES = (RELATIVE_RIDGE, *(10 ** (tenths / 2) for tenths in range(-15, 1)))  # up to 1, two a decade

@@ -3,7 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from polymorph.moments import PairMoments
+from polymorph.alignment.moments import PairMoments
 
 
 def require(moments: PairMoments, square: bool = True, full: bool = False) -> None:

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from polymorph.moments import PairMoments
+from polymorph.alignment.moments import PairMoments
 
 DETERMINED_WITHIN = 0.1
 """Standard error, in radians, below which a plane is called determined."""

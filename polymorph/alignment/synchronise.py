@@ -15,7 +15,7 @@ from torch import Tensor
 from polymorph.alignment.cycles import pair_table, relative_cross, row
 from polymorph.alignment.fit import FITS, orthogonal, r2_from_moments
 from polymorph.alignment.maps import Map
-from polymorph.moments import PairMoments
+from polymorph.alignment.moments import PairMoments
 
 SPECTRAL_SIDE = 1024  # largest side m·d of the block matrix for which its eigenvectors are the start
 SWEEPS = 200

@@ -15,8 +15,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from polymorph.components.naming import PARTS, Component, components_of, points_of
-from polymorph.functions import Functions, Hook
 from polymorph.models.architecture import HookedModel
+from polymorph.models.functions import Functions, Hook
 from polymorph.tasks.task import IGNORED, Chunk
 
 ByHead = dict[str, Float[Tensor, "documents"]]

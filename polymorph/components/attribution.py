@@ -16,7 +16,7 @@ from torch import Tensor
 
 from polymorph.components.ablation import Ablations, Documents, Move, Parts, by_document, losses
 from polymorph.components.naming import Component
-from polymorph.functions import Functions
+from polymorph.models.functions import Functions
 
 PAPER_POINTS = 32
 FEWEST_POINTS, MOST_POINTS = 16, 1024

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from polymorph.models.ragged_attention import ragged_attention
+from polymorph.kernels.ragged_attention import ragged_attention
 from polymorph.tasks.packing import Layout
 
 

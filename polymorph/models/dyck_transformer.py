@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from transformer_lens import HookedRootModule
 from transformer_lens.hook_points import HookPoint
 
+from polymorph.kernels.ragged_attention import has_kernel
+from polymorph.kernels.rectifier import relu
 from polymorph.models.architecture import Weights, site_names
 from polymorph.models.attention import attend, attend_ragged, attention_scores
 from polymorph.models.norm import RMSNorm
-from polymorph.models.ragged_attention import has_kernel
-from polymorph.models.rectifier import relu
 from polymorph.tasks.dyck import DyckConfig
 from polymorph.tasks.packing import Layout
 

@@ -12,7 +12,7 @@ from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 from polymorph.models.architecture import Weights, site_names
 from polymorph.models.causal_lm import HEAD, HookedCausalLM
-from polymorph.tasks.text import TextConfig
+from polymorph.tasks.text.text_task import TextConfig
 
 UNEMBEDDING = "embed_out"
 CONFIG = "config.json"

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
-from polymorph.claims import write_claims
+from polymorph.evidence.rows import write_table
 from polymorph.report.data import ReportData
+from polymorph.report.figure_files import figure_files
 from polymorph.report.figures import draw_all
 from polymorph.report.page import render_page
-from polymorph.report.write import figure_files
-from polymorph.studies.rows import write_table
+from polymorph.verdicts.claim import write_claims
 
 PAGE, CLAIMS = "report.html", "claims.json"
 

@@ -4,18 +4,17 @@ from collections.abc import Iterator, Mapping
 
 import polars as pl
 
-from polymorph.claims.site import GAP
-from polymorph.report.counting import Pairs, participation
-from polymorph.report.dictionaries import median, places_of, used
-from polymorph.report.look import CONTROL_COLOURS, control_name
-from polymorph.report.reading import at_site, completed, dimension, measured, schema_of, scores
-from polymorph.report.wording import counted, listed, number
-from polymorph.studies.dictionary_match import DECODER
-from polymorph.studies.massive_activations import ALL, RANDOM, WITHOUT
-from polymorph.studies.rows import sites_in_order
-
-ALIKE = 0.1
-"""Of explained variance, or of a share of features: a control that comes as near explains most of it."""
+from polymorph.evidence.rows import sites_in_order
+from polymorph.plotting.captions import Pairs, participation
+from polymorph.plotting.sae_panels import median, places_of, used
+from polymorph.plotting.sentences import ALIKE
+from polymorph.plotting.style import CONTROL_COLOURS, control_name
+from polymorph.plotting.table_rows import at_site, completed, dimension, measured, scores
+from polymorph.plotting.wording import counted, listed, number
+from polymorph.studies.dictionary_match.rows import DECODER
+from polymorph.studies.massive_activations.rows import ALL, RANDOM, WITHOUT
+from polymorph.studies.registry import schema_of
+from polymorph.verdicts.site import GAP
 
 
 def cautions(last: pl.DataFrame, tables: Mapping[str, pl.DataFrame] | None = None) -> list[str]:

@@ -6,10 +6,9 @@ from typing import Any
 
 import polars as pl
 
-from polymorph.claims import Claim
-
-DISTRIBUTIONS = ("train", "compositional", "long")
-"""The evaluation distributions in the order of reading; others follow by name."""
+from polymorph.plotting.table_rows import STEPS, completed
+from polymorph.studies.registry import schema_of
+from polymorph.verdicts.claim import Claim
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,18 @@ class ReportData:
         return not self.members or any(told)
 
 
-def in_reading_order(distributions: Sequence[str]) -> list[str]:
-    """Distinct distributions: the known ones as in `DISTRIBUTIONS`, then the others by name."""
-    known = {name: place for place, name in enumerate(DISTRIBUTIONS)}
-    return sorted(set(distributions), key=lambda name: (known.get(name, len(known)), name))
+def ladder_of(report: ReportData) -> pl.DataFrame:
+    """The ladder of a report with all of its columns."""
+    return _standing(report, completed(report.ladder, schema_of("ladder")))
+
+
+def angles_of(report: ReportData) -> pl.DataFrame:
+    """The angles of a report with all of their columns."""
+    return _standing(report, completed(report.angles, schema_of("angles")))
+
+
+def _standing(report: ReportData, frame: pl.DataFrame) -> pl.DataFrame:
+    """The rows as they are; members that were not trained stand at no step."""
+    if report.trained:
+        return frame
+    return frame.with_columns(pl.lit(None, dtype=pl.Int64).alias(name) for name in STEPS)

@@ -13,12 +13,18 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from polymorph.report.counting import R2_DEFINITION, data_behind
-from polymorph.report.figures.r2_trajectory import in_step
-from polymorph.report.look import CEILING, CONTROL_COLOURS, control_name, in_ladder_order, map_colour
-from polymorph.report.reading import at_site, dimension, measured, scores
-from polymorph.report.wording import counted, printable
-from polymorph.studies.rows import sites_in_order
+from polymorph.evidence.rows import sites_in_order
+from polymorph.plotting.captions import R2_DEFINITION, data_behind
+from polymorph.plotting.style import (
+    CEILING,
+    CONTROL_COLOURS,
+    control_name,
+    in_ladder_order,
+    map_colour,
+)
+from polymorph.plotting.table_rows import at_site, dimension, measured, scores
+from polymorph.plotting.wording import counted, printable
+from polymorph.studies.ladder.r2_trajectory import in_step
 
 MOST_NUMBERS = 300_000
 """Of single pairs in a page. Of a cohort with more, a page holds the spread over pairs alone."""

@@ -5,12 +5,12 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import polars as pl
 
-from polymorph.claims import Claim
-from polymorph.claims.estimate import Estimate, estimate
-from polymorph.claims.site import GAP
-from polymorph.report.reading import at_site, dimension, measured, scores
-from polymorph.report.wording import DASH, listed, number
-from polymorph.studies.rows import sites_in_order
+from polymorph.evidence.rows import sites_in_order
+from polymorph.plotting.table_rows import at_site, dimension, measured, scores
+from polymorph.plotting.wording import DASH, listed, number
+from polymorph.verdicts.claim import Claim
+from polymorph.verdicts.estimate import Estimate, estimate
+from polymorph.verdicts.site import GAP
 
 MEANS = {
     "rotation": "a rotation carries one member to another, and no freer linear map gains anything that counts",

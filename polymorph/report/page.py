@@ -12,16 +12,16 @@ import polars as pl
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from polymorph.report import wording
+from polymorph.plotting import wording
+from polymorph.plotting.captions import R2_DEFINITION, Pairs, data_behind, steps_behind
+from polymorph.plotting.plate import Drawn, Plate, first_sentence
+from polymorph.plotting.table_rows import at_last_steps, in_reading_order
 from polymorph.report.cautions import cautions
-from polymorph.report.counting import R2_DEFINITION, Pairs, data_behind, steps_behind
-from polymorph.report.data import MemberSummary, ReportData, in_reading_order
+from polymorph.report.data import MemberSummary, ReportData, ladder_of
 from polymorph.report.explorer import explorer_of
 from polymorph.report.figures import draw_all
+from polymorph.report.inline_svg import picture
 from polymorph.report.opening import COLUMNS, beside, opening_of
-from polymorph.report.picture import picture
-from polymorph.report.plate import Drawn, Plate, first_sentence
-from polymorph.report.reading import at_last_steps, ladder_of
 from polymorph.report.sections import MEMBERS, section_of, sections_of
 from polymorph.report.summary import Summary, summarise
 from polymorph.report.verdicts import bars_of, how_decided, verdicts_of

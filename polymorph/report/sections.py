@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from polymorph.report.answers import answer_of
-from polymorph.report.answers.answer import Answer
+from polymorph.plotting.answer import Answer
+from polymorph.plotting.plate import Drawn
 from polymorph.report.data import ReportData
 from polymorph.report.figures import AFTER, BEFORE
-from polymorph.report.plate import Drawn
+from polymorph.studies.answers import answer_of
 from polymorph.studies.registry import STUDIES
 
 LADDER = "ladder"

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from polymorph.claims.estimate import Estimate, estimate
-from polymorph.report.look import CONTROL_COLOURS, control_name, in_ladder_order
-from polymorph.report.reading import at_site, dimension, measured, once, scores
-from polymorph.report.wording import DASH, number, spread
-from polymorph.studies.rows import sites_in_order
+from polymorph.evidence.rows import sites_in_order
+from polymorph.plotting.style import CONTROL_COLOURS, control_name, in_ladder_order
+from polymorph.plotting.table_rows import at_site, dimension, measured, once, scores
+from polymorph.plotting.wording import DASH, number, spread
+from polymorph.verdicts.estimate import Estimate, estimate
 
 Cell = Callable[[pl.DataFrame], str]
 

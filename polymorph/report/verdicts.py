@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from polymorph.claims import Claim
-from polymorph.claims.bars import EVERYWHERE
-from polymorph.claims.site import BEYOND_AFFINE, GAP
-from polymorph.multiplicity import LEVEL
-from polymorph.report.wording import counted
+from polymorph.alignment.multiplicity import LEVEL
+from polymorph.plotting.wording import counted
+from polymorph.studies.bars.claims import EVERYWHERE
+from polymorph.verdicts.claim import Claim
+from polymorph.verdicts.site import BEYOND_AFFINE, GAP
 
 COLOURS = {
     "rotation": "isometric",

@@ -8,14 +8,15 @@ from typing import Any, Literal
 from sae_lens import SAE
 
 from polymorph.checks import nearest
-from polymorph.cohort import Cohort, CorruptError, Member, files, looking
-from polymorph.cohort.plain import sha256
-from polymorph.cohort.publishing import LARGEST_FILE
 from polymorph.errors import RequestError
 from polymorph.saes.config import ESTIMATED
 from polymorph.saes.coordinates import sae_in_coordinates
 from polymorph.saes.stored import CONFIG, WEIGHTS, publish, read_trained, sae_from_files, sae_name
 from polymorph.saes.trained import TrainedSAE
+from polymorph.store import Cohort, CorruptError, Member, files
+from polymorph.store import safe_read as looking
+from polymorph.store.canonical_json import sha256
+from polymorph.store.publication import LARGEST_FILE
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
-from polymorph.moments import ROUNDING
+from polymorph.alignment.moments import ROUNDING
 from polymorph.saes.trained import TrainedSAE
 
 AT_ONCE = 1024  # tokens in float64 at a time: enough for full-speed products

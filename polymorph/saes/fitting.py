@@ -12,11 +12,11 @@ import lightning as L
 import torch
 from lightning.pytorch.loggers import Logger
 
-from polymorph.cohort import Cohort
 from polymorph.progress import Bar, Progress
 from polymorph.saes.module import Measured, SAEModule, make_trainer, progress_text
 from polymorph.saes.places import Place
 from polymorph.saes.stored import sae_name
+from polymorph.store import Cohort
 
 PAUSE, SHARE = 60.0, 0.05
 

@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from polymorph.alignment.moments import pair_moments
 from polymorph.alignment.pairings import chunk_generator
-from polymorph.moments import pair_moments
 from polymorph.saes.places import Place
 
 MOMENT_BATCHES = 4  # of the stream, for the covariance that noise takes over

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from polymorph.native import library
+from polymorph.kernels.native import library
 from polymorph.saes.passes import Joined, Masked
 
 SOURCE = Path(__file__).with_name("kernels.cpp")

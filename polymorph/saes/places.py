@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from polymorph.checks import nearest
-from polymorph.cohort import Cohort
 from polymorph.errors import RequestError
 from polymorph.saes.config import SAEConfig
 from polymorph.saes.trained import Variant
+from polymorph.store import Cohort
 
 End = tuple[int, int]
 """A member's seed and one of its steps."""

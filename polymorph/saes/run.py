@@ -9,9 +9,6 @@ import torch
 from lightning.pytorch.loggers import Logger
 from sae_lens import TrainingSAE
 
-from polymorph.cohort import Cohort, CorruptError, Member
-from polymorph.cohort.differences import side_by_side
-from polymorph.cohort.plain import plain
 from polymorph.errors import RequestError, RunError
 from polymorph.progress import SILENT, Progress
 from polymorph.saes.build import sae_seed, training_sae
@@ -24,6 +21,9 @@ from polymorph.saes.stored import StoredDictionaries, family_and_variant, publis
 from polymorph.saes.trained import TrainedSAE
 from polymorph.saes.trainers import Trainer, passes_of, trainer_of, training_bytes
 from polymorph.saes.unfinished import Kept, UnfinishedSAEs, numerics_here
+from polymorph.store import Cohort, CorruptError, Member
+from polymorph.store.canonical_json import plain
+from polymorph.store.differences import side_by_side
 
 STOPPED = "sae stopped"
 

@@ -19,10 +19,10 @@ from jaxtyping import Float, Int
 from sae_lens import SAE
 from torch import Tensor
 
-from polymorph.activations import DocumentLosses, Edit, Spliceable
 from polymorph.alignment.jackknife import jackknife_interval
 from polymorph.alignment.maps import ISOMETRIES, Map
-from polymorph.moments import explained_variance_from_sums
+from polymorph.alignment.moments import explained_variance_from_sums
+from polymorph.models.activations import DocumentLosses, Edit, Spliceable
 
 Convention = Literal["centred", "paper"]
 Metric = tuple[str, Convention | None]

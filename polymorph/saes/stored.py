@@ -12,11 +12,11 @@ from sae_lens.constants import SAE_CFG_FILENAME as CONFIG
 from sae_lens.constants import SAE_WEIGHTS_FILENAME as WEIGHTS
 from torch import Tensor
 
-from polymorph.cohort import Cohort, CorruptError, Manifest, Member, check_name
-from polymorph.cohort.plain import parse_mapping, readable
-from polymorph.cohort.tensors import from_bytes, to_bytes
 from polymorph.errors import RequestError, RunError
 from polymorph.saes.trained import TrainedSAE, Variant
+from polymorph.store import Cohort, CorruptError, Manifest, Member, check_name
+from polymorph.store.canonical_json import parse_mapping, readable
+from polymorph.store.tensors import from_bytes, to_bytes
 
 ARCHITECTURES = ("standard", "topk", "abstopk", "gated", "jumprelu", "matching_pursuit")
 """SAELens' inference forms that read and write one site, every token by itself: no transcoder, none in time."""

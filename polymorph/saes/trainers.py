@@ -15,7 +15,7 @@ from sae_lens import TrainingSAE
 from torch import Tensor
 
 from polymorph.errors import RequestError
-from polymorph.native import CompileError
+from polymorph.kernels.native import CompileError
 from polymorph.saes.build import training_sae
 from polymorph.saes.config import ESTIMATED, STACKABLE, SAEConfig
 from polymorph.saes.kernels import compiled

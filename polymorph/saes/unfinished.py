@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from polymorph import native
-from polymorph.cohort import Cohort, State, digest
-from polymorph.cohort.differences import side_by_side
-from polymorph.cohort.plain import plain
 from polymorph.errors import RequestError
+from polymorph.kernels import native
 from polymorph.saes.places import Place
+from polymorph.store import Cohort, State, digest
+from polymorph.store.canonical_json import plain
+from polymorph.store.differences import side_by_side
 from polymorph.training.numerics import capability
 
 KEY = 16

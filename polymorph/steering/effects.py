@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from polymorph.functions import Functions
+from polymorph.models.functions import Functions
 from polymorph.steering.contrasts import Condition, LabelContrast, Target
 from polymorph.steering.documents import FEWEST
 from polymorph.steering.vectors import fulfils

@@ -11,7 +11,7 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor
 
-from polymorph.multiplicity import holm
+from polymorph.alignment.multiplicity import holm
 from polymorph.steering.documents import p_above, p_beyond
 
 LEVEL = 0.05

@@ -9,10 +9,16 @@ from typing import Any
 
 from polymorph.checks import nearest
 from polymorph.errors import RequestError
-from polymorph.functions import Functions
+from polymorph.models.functions import Functions
 from polymorph.steering.contrasts import Contrast, LabelContrast, PromptContrast, contrast_of, plain
 from polymorph.steering.documents import FEWEST
-from polymorph.steering.effects import MOST_DOCUMENTS, MOST_TOKENS, Aim, documents_concerned, first_documents
+from polymorph.steering.effects import (
+    MOST_DOCUMENTS,
+    MOST_TOKENS,
+    Aim,
+    documents_concerned,
+    first_documents,
+)
 from polymorph.steering.vectors import check_labels, check_prompts
 
 DOSES = (0.5, 1.0, 2.0, 4.0)

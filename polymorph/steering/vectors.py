@@ -9,7 +9,7 @@ from torch import Tensor
 
 from polymorph.checks import nearest
 from polymorph.errors import RequestError
-from polymorph.functions import Functions
+from polymorph.models.functions import Functions
 from polymorph.steering.contrasts import (
     LEAST,
     POSITION,

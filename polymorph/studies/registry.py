@@ -9,34 +9,32 @@ from typing import Literal
 import polars as pl
 
 from polymorph.errors import RunError
+from polymorph.evidence import dictionaries
+from polymorph.evidence.evidence import Evidence
+from polymorph.evidence.rows import COLUMNS, Row, table
 from polymorph.progress import SILENT, Progress
-from polymorph.studies import (
-    angles,
-    bars,
-    checkpoint_transfer,
-    components,
-    cycles,
-    dictionaries,
-    dictionary_match,
-    equivalence,
-    firing,
-    haar,
-    isometry,
-    ladder,
-    layers,
-    loss_by_position,
-    massive_activations,
-    pairing,
-    sae_transfer,
-    sample_efficiency,
-    steering,
-    stitching,
-    support,
-    trajectory,
-    weights,
-)
-from polymorph.studies.evidence import Evidence
-from polymorph.studies.rows import Row, table
+from polymorph.studies.angles import rows as angles
+from polymorph.studies.bars import rows as bars
+from polymorph.studies.checkpoint_transfer import rows as checkpoint_transfer
+from polymorph.studies.components import rows as components
+from polymorph.studies.cycles import rows as cycles
+from polymorph.studies.dictionary_match import rows as dictionary_match
+from polymorph.studies.equivalence import rows as equivalence
+from polymorph.studies.firing import rows as firing
+from polymorph.studies.haar import rows as haar
+from polymorph.studies.isometry import rows as isometry
+from polymorph.studies.ladder import rows as ladder
+from polymorph.studies.layers import rows as layers
+from polymorph.studies.loss_by_position import rows as loss_by_position
+from polymorph.studies.massive_activations import rows as massive_activations
+from polymorph.studies.pairing import rows as pairing
+from polymorph.studies.sae_transfer import rows as sae_transfer
+from polymorph.studies.sample_efficiency import rows as sample_efficiency
+from polymorph.studies.steering import rows as steering
+from polymorph.studies.stitching import rows as stitching
+from polymorph.studies.support import rows as support
+from polymorph.studies.trajectory import rows as trajectory
+from polymorph.studies.weights import rows as weights
 
 Columns = Mapping[str, type[pl.DataType]]
 Scope = Literal["pairs", "site", "all"]
@@ -202,6 +200,11 @@ STUDIES: dict[str, Study] = {
         scope="all",
     ),
 }
+
+
+def schema_of(study: str) -> Columns:
+    """The columns of a study's table."""
+    return COLUMNS | dict(STUDIES[study].columns)
 
 
 def study_tables(

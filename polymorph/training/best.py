@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from polymorph.cohort import CorruptError, Manifest, Member, State
+from polymorph.store import CorruptError, Manifest, Member, State
 from polymorph.training.evaluation import least_accuracy, mean_loss
 from polymorph.training.stack import Stack
 

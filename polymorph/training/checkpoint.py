@@ -8,7 +8,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from polymorph.cohort import Member, Status
+from polymorph.store import Member, Status
 from polymorph.training import best
 from polymorph.training.best import Evaluated
 from polymorph.training.interruption import Interruption

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 
-from polymorph.cohort import CorruptError, Member
 from polymorph.errors import RequestError
 from polymorph.models.architecture import Trainable
+from polymorph.store import CorruptError, Member
 from polymorph.training.config import CheckpointsConfig, TrainerConfig
 from polymorph.training.grouping import is_final
 from polymorph.training.schedule import checkpoint_steps

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from polymorph.cohort import CorruptError, Member, State, Status
+from polymorph.store import CorruptError, Member, State, Status
 
 FINAL = frozenset({"completed", "diverged"})
 

@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 import torch
 
-from polymorph import native
 from polymorph.errors import RequestError
+from polymorph.kernels import native
 from polymorph.training.config import TrainerConfig
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3

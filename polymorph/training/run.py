@@ -14,12 +14,12 @@ from lightning.pytorch.loggers import Logger
 from torch import Tensor, nn
 from torch._dynamo.exc import TorchDynamoException
 
-from polymorph.cohort import Cohort, Member, NoSpaceError, State, Status
-from polymorph.cohort.differences import side_by_side
 from polymorph.errors import RequestError, RunError
 from polymorph.models.architecture import Trainable
 from polymorph.progress import SILENT
 from polymorph.progress import Progress as Bars
+from polymorph.store import Cohort, Member, NoSpaceError, State, Status
+from polymorph.store.differences import side_by_side
 from polymorph.tasks.task import Task
 from polymorph.training import best
 from polymorph.training.checkpoint import Checkpoint, Progress, Schedule

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from polymorph.alignment.cycles import cycle_coherence, pair_table, support_basis, triangles
 from polymorph.alignment.fit import affine, orthogonal, r2_from_moments
+from polymorph.alignment.moments import MomentAccumulator, PairMoments, explained_variance
 from polymorph.alignment.synchronise import (
     Frames,
     consensus,
@@ -17,7 +18,6 @@ from polymorph.alignment.synchronise import (
     synchronise,
     synchronised_r2,
 )
-from polymorph.moments import MomentAccumulator, PairMoments, explained_variance
 
 synchronising = import_module("polymorph.alignment.synchronise")
 

@@ -21,8 +21,8 @@ from polymorph.alignment.haar import (
 )
 from polymorph.alignment.haar_laws import haar_tests, law, p_value, registered_p
 from polymorph.alignment.haar_refit import block_residuals, refit_draws, refit_values
+from polymorph.alignment.moments import MomentAccumulator, PairMoments
 from polymorph.alignment.rotation import determinant_sign, eigenvalue_angles
-from polymorph.moments import MomentAccumulator, PairMoments
 
 LEVEL = 0.05
 D = 64

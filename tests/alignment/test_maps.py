@@ -4,7 +4,7 @@ from plants import activations, haar, normal
 
 from polymorph.alignment.fit import FITS, rotation
 from polymorph.alignment.maps import Map
-from polymorph.moments import pair_moments
+from polymorph.alignment.moments import pair_moments
 
 ALL_FITS = {**FITS, "rotation": rotation}
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 from plants import activations, normal
 
-from polymorph.moments import (
+from polymorph.alignment.moments import (
     MomentAccumulator,
     PairMoments,
     explained_variance,

@@ -9,9 +9,9 @@ from plants import haar, normal
 from scipy.stats import binom, chisquare
 from torch import Tensor
 
-from polymorph.activations import Activations
 from polymorph.alignment import permutation
 from polymorph.alignment.permutation import COMPONENTS, PairingTest, pairing_test, permuted_members
+from polymorph.models.activations import Activations
 
 SIMULATIONS, DRAWS, D = 300, 19, 4
 PAIRS = [(0, 1), (0, 2), (1, 2)]

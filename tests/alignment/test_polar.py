@@ -6,8 +6,8 @@ from plants import activations, haar, normal
 
 from polymorph.alignment import fit
 from polymorph.alignment.fit import orthogonal, rotation, similarity
+from polymorph.alignment.moments import pair_moments
 from polymorph.alignment.polar import least_direction, nearest_rotation, newton_polar, polar
-from polymorph.moments import pair_moments
 
 
 def conditioned(generator: torch.Generator, condition: float, d: int = 12) -> torch.Tensor:

@@ -5,6 +5,12 @@ import torch
 from plants import activations, haar, normal
 
 from polymorph.alignment import FITS, fit_ladder, r2_from_moments
+from polymorph.alignment.moments import (
+    MomentAccumulator,
+    PairMoments,
+    explained_variance,
+    pair_moments,
+)
 from polymorph.alignment.regression import (
     affine,
     affine_cv,
@@ -14,7 +20,6 @@ from polymorph.alignment.regression import (
     reduced_rank,
     reduced_rank_cv,
 )
-from polymorph.moments import MomentAccumulator, PairMoments, explained_variance, pair_moments
 
 D = 16
 

@@ -12,6 +12,12 @@ from torch import Tensor
 from polymorph.alignment.collect import SiteMoments, collect
 from polymorph.alignment.components import r2_along
 from polymorph.alignment.fit import affine, orthogonal, r2_from_moments
+from polymorph.alignment.moments import (
+    MomentAccumulator,
+    PairMoments,
+    explained_variance,
+    pair_moments,
+)
 from polymorph.alignment.support import (
     DETERMINED_WITHIN,
     Support,
@@ -25,8 +31,7 @@ from polymorph.alignment.support import (
     support,
     trace_on_support,
 )
-from polymorph.moments import MomentAccumulator, PairMoments, explained_variance, pair_moments
-from polymorph.planted import SITE, Planted, PlantedConfig
+from polymorph.evidence.planted import SITE, Planted, PlantedConfig
 
 BLOCKS, LENGTH = 16, 8
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from polymorph.cohort import Cohort
+from polymorph.store import Cohort
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PIECES = ("step", "saes", "moments", "analysis", "cohort")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from cohorts import SMALL, memory_folder, published
 
-from polymorph.cohort import Cohort
+from polymorph.store import Cohort
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SCRIPT = ROOT / "benchmarks" / "paper_cohorts.sh"

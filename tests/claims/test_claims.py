@@ -13,13 +13,16 @@ import pytest
 from scipy.stats import false_discovery_control
 from scipy.stats import t as student
 
-from polymorph.claims import Claim, claims_of, write_claims
-from polymorph.claims.error_rate import ErrorRate, _given, error_rate
-from polymorph.claims.estimate import Estimate, estimate
-from polymorph.multiplicity import benjamini_hochberg, holm
-from polymorph.studies import haar, ladder, pairing, support
-from polymorph.studies.rows import Row, table
-from polymorph.studies.support import ON_SUPPORT
+from polymorph.alignment.multiplicity import benjamini_hochberg, holm
+from polymorph.evidence.rows import ON_SUPPORT, Row, table
+from polymorph.studies.claims import claims_of
+from polymorph.studies.haar import rows as haar
+from polymorph.studies.ladder import rows as ladder
+from polymorph.studies.pairing import rows as pairing
+from polymorph.studies.support import rows as support
+from polymorph.verdicts.claim import Claim, write_claims
+from polymorph.verdicts.error_rate import ErrorRate, _given, error_rate
+from polymorph.verdicts.estimate import Estimate, estimate
 
 # Many tests.
 
@@ -413,7 +416,7 @@ def judged(tmp_path, monkeypatch):
     rates.write_text(
         '{"affine": {"affine": 5, "rotation": 1}, "rotation": {"rotation": 2, "undetermined": 2}}'
     )
-    monkeypatch.setattr("polymorph.claims.error_rate.RATES", rates)
+    monkeypatch.setattr("polymorph.verdicts.error_rate.RATES", rates)
     _given.cache_clear()
     yield
     _given.cache_clear()
@@ -450,7 +453,7 @@ def test_the_rates_of_the_package_are_of_every_verdict():
 
 def test_a_seed_in_every_pair_cannot_be_left_out_and_the_others_speak_for_the_seeds() -> None:
     """Pairs with one seed alone (`pairs=anchor`): leaving that one out would leave nothing."""
-    from polymorph.claims.estimate import estimate
+    from polymorph.verdicts.estimate import estimate
 
     star = pl.DataFrame(
         {

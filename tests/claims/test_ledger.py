@@ -8,11 +8,12 @@ from typing import Any
 import polars as pl
 import pytest
 
-from polymorph import command
-from polymorph.claims import ledger as judging
-from polymorph.claims.estimate import Estimate
-from polymorph.claims.ledger import NOT_REPRODUCED, NOT_RUN, REPRODUCED, UNINFORMATIVE, Judged, judge
-from polymorph.claims.ledger_entries import (
+from polymorph.cli import command
+from polymorph.cli.config import AnalyzeConfig, TrainConfig, register
+from polymorph.evidence import dictionaries
+from polymorph.evidence.rows import Row, table
+from polymorph.papers.mccann2026 import ledger as judging
+from polymorph.papers.mccann2026.entries import (
     LEDGER,
     Absent,
     CohortSpec,
@@ -23,11 +24,24 @@ from polymorph.claims.ledger_entries import (
     load_ledger,
     selector_of,
 )
-from polymorph.claims.ledger_numbers import Expected, ks_distance
-from polymorph.claims.ledger_reading import Measured, Missing, Sound, measured, sound_estimate
-from polymorph.config import AnalyzeConfig, TrainConfig, register
-from polymorph.studies import dictionaries, ladder
-from polymorph.studies.rows import Row, table
+from polymorph.papers.mccann2026.ledger import (
+    NOT_REPRODUCED,
+    NOT_RUN,
+    REPRODUCED,
+    UNINFORMATIVE,
+    Judged,
+    judge,
+)
+from polymorph.papers.mccann2026.measurement import (
+    Measured,
+    Missing,
+    Sound,
+    measured,
+    sound_estimate,
+)
+from polymorph.papers.mccann2026.printed_numbers import Expected, ks_distance
+from polymorph.studies.ladder import rows as ladder
+from polymorph.verdicts.estimate import Estimate
 
 DOCS = Path(__file__).parent.parent.parent / "docs" / "paper_ledger.yaml"
 TABLES = (

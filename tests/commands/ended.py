@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from polymorph import command
+from polymorph.cli import command
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 

@@ -14,11 +14,11 @@ from cohorts import UNWATCHED, memory_folder, snapshot, trained
 from ended import Ended, Run
 from sae_lens import StandardSAE, StandardSAEConfig
 
-from polymorph import analyze, command
-from polymorph.cohort import Cohort
-from polymorph.config import AnalyzeConfig
+from polymorph.cli import analyze, command
+from polymorph.cli.config import AnalyzeConfig
 from polymorph.saes.stored import publish
 from polymorph.saes.trained import TrainedSAE
+from polymorph.store import Cohort
 from polymorph.studies.registry import STUDIES
 
 FEW = ("checkpoints.powers_until=0", "checkpoints.every=15")

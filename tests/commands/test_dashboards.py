@@ -15,10 +15,10 @@ import pytest
 from cohorts import arguments, cohort_in, memory_folder
 from ended import REPOSITORY, check_refused
 
-from polymorph import command, train
-from polymorph.cohort import Cohort
-from polymorph.config import TrainConfig
-from polymorph.report.charts import REGIMES
+from polymorph.cli import command, train
+from polymorph.cli.config import TrainConfig
+from polymorph.store import Cohort
+from polymorph.tracking.charts import REGIMES
 
 STEPS = {0, 2}
 SWEEP = [
@@ -146,7 +146,7 @@ def test_a_fault_of_the_dashboard_is_said_and_costs_nothing(
     shutil.copytree(stacked.folder, root / stacked.name)
     shutil.rmtree(root / stacked.name / "wandb")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("polymorph.comparison_run.metrics_of", breaks)
+        patch.setattr("polymorph.pipeline.comparison_run.metrics_of", breaks)
         swept(root, "seed=[0,1]")  # which says that it was done
     assert "no run of the comparison: ArithmeticError" in capsys.readouterr().out
     swept(root, "seed=[0,1]")  # and made up for by the next command
@@ -180,8 +180,8 @@ def lines(node: Any) -> Iterator[str]:
 def test_the_workspace_draws_what_the_runs_hold(
     stacked: Cohort, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from polymorph import dashboard
-    from polymorph.config import AnalyzeConfig
+    from polymorph.cli import dashboard
+    from polymorph.cli.config import AnalyzeConfig
 
     dashboard.run(AnalyzeConfig(cohort=str(stacked.folder), dashboard="write"))
     written = json.loads((stacked.folder / "workspace.json").read_text())
@@ -221,9 +221,9 @@ def test_without_an_account_pushing_is_refused_and_an_unknown_word_too(
 def test_an_analysis_tells_every_checkpoint_and_shows_tables_figures_and_artifacts_where_asked(
     stacked: Cohort, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from polymorph import analyze
-    from polymorph.config import AnalyzeConfig
-    from polymorph.report.tracking import LoggerConfig
+    from polymorph.cli import analyze
+    from polymorph.cli.config import AnalyzeConfig
+    from polymorph.tracking.loggers import LoggerConfig
 
     monkeypatch.delenv("WANDB_MODE", raising=False)
     folder = Path(shutil.copytree(stacked.folder, root / stacked.name))

@@ -15,11 +15,11 @@ from ended import Ended, Run, check_refused
 from hub_folders import PYTHIA_70M, SMALL, model, tokenizer, write_member, write_prose
 from transformers import AutoModelForCausalLM, BertConfig, BertLMHeadModel
 
-from polymorph import command
-from polymorph.activations import logits
-from polymorph.cohort import Cohort, CorruptError
-from polymorph.comparison import Comparison
-from polymorph.import_stage import _step
+from polymorph.cli import command
+from polymorph.cli.import_stage import _step
+from polymorph.models.activations import logits
+from polymorph.pipeline.comparison import Comparison
+from polymorph.store import Cohort, CorruptError
 
 CPU = torch.device("cpu")
 SIZES = (

@@ -14,12 +14,12 @@ from hub_folders import write_prose
 from sae_lens import SAE
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from polymorph import command, train
-from polymorph.activations import activations, logits
-from polymorph.cohort import Cohort
-from polymorph.comparison import Comparison
-from polymorph.config import TrainConfig
-from polymorph.moments import explained_variance
+from polymorph.alignment.moments import explained_variance
+from polymorph.cli import command, train
+from polymorph.cli.config import TrainConfig
+from polymorph.models.activations import activations, logits
+from polymorph.pipeline.comparison import Comparison
+from polymorph.store import Cohort
 
 CPU = torch.device("cpu")
 SMALL = (

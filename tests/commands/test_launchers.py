@@ -14,10 +14,10 @@ from cohorts import UNWATCHED, all_weights, arguments, cohort_in, equal, memory_
 from ended import REPOSITORY, Run, check_refused
 from omegaconf import OmegaConf
 
-from polymorph import command, launchers, reference
-from polymorph.cohort import Cohort
-from polymorph.config import TrainConfig
+from polymorph.cli import command, launchers, reference
+from polymorph.cli.config import TrainConfig
 from polymorph.errors import RequestError
+from polymorph.store import Cohort
 
 
 def plugin(extra: str) -> pytest.MarkDecorator:

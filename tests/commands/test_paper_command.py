@@ -9,9 +9,9 @@ import pytest
 from cohorts import memory_folder, snapshot, trained
 from ended import Ended, Run, check_refused
 
-from polymorph import analyze, command
-from polymorph.cohort import Cohort, CorruptError, Results
-from polymorph.config import AnalyzeConfig
+from polymorph.cli import analyze, command
+from polymorph.cli.config import AnalyzeConfig
+from polymorph.store import Cohort, CorruptError, Results
 
 OWN = ["cohort=small", "logger=none", "accelerator=cpu", "threads=1", "study=[ladder,angles,pairing]"]
 

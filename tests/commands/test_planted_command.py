@@ -10,10 +10,10 @@ import pytest
 from cohorts import snapshot
 from ended import Ended, Run, check_refused
 
-from polymorph import command
+from polymorph.cli import command
+from polymorph.evidence.rows import COLUMNS
 from polymorph.report import bundle as bundled
 from polymorph.studies.registry import STUDIES
-from polymorph.studies.rows import COLUMNS
 
 ASKED = ("ladder", "support", "pairing", "haar")
 SMALL = {

@@ -10,10 +10,10 @@ from cohorts import UNWATCHED, memory_folder, snapshot, trained
 from ended import Ended, Run
 from sae_lens import SAE
 
-from polymorph.cohort import Cohort
-from polymorph.comparison import Comparison
-from polymorph.moments import explained_variance
+from polymorph.alignment.moments import explained_variance
+from polymorph.pipeline.comparison import Comparison
 from polymorph.saes.stored import StoredDictionaries
+from polymorph.store import Cohort
 
 SITE = "blocks.0.hook_resid_post"
 SAES = (

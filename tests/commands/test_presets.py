@@ -8,10 +8,10 @@ from cohorts import cohort_in, status_of
 from ended import Run
 from hub_folders import write_prose
 
-from polymorph import command, reference
-from polymorph.config import AnalyzeConfig, TrainConfig
+from polymorph.cli import command, reference
+from polymorph.cli.config import AnalyzeConfig, TrainConfig
+from polymorph.cli.import_stage import asked_models
 from polymorph.errors import RequestError
-from polymorph.import_stage import asked_models
 
 
 def names(*group: str) -> list[str]:

@@ -33,10 +33,10 @@ from cohorts import (
 from ended import Ended, Run, check_refused
 from sae_lens import SAE, StandardSAE, StandardSAEConfig
 
-from polymorph import command, reference, sae_stage
-from polymorph.cohort import Cohort
-from polymorph.report.tracking import Tracking
+from polymorph.cli import command, reference, sae_stage
 from polymorph.saes.module import SAEModule
+from polymorph.store import Cohort
+from polymorph.tracking.loggers import Tracking
 from polymorph.training.module import StackModule
 
 FEW = ("checkpoints.powers_until=0", "checkpoints.every=15", UNWATCHED)

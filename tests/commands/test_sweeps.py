@@ -24,8 +24,8 @@ from cohorts import (
 )
 from ended import REPOSITORY, Run
 
-from polymorph import command
-from polymorph.cohort import Cohort
+from polymorph.cli import command
+from polymorph.store import Cohort
 
 TOLERANCE = 2e-4  # design.md: stack against solo, after 50 steps
 

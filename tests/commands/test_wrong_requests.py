@@ -11,8 +11,8 @@ import torch
 from cohorts import UNWATCHED, arguments, memory_folder, snapshot, trained
 from ended import Ended, Run, check_refused
 
-from polymorph import command
-from polymorph.cohort import Cohort
+from polymorph.cli import command
+from polymorph.store import Cohort
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,13 @@ import pytest
 import torch
 from toy_models import SMALL, Toy, dyck_functions, table, toy_functions
 
-from polymorph.components.ablation import ablations_of, component_names, documents_of, kinds_of, parts_of
+from polymorph.components.ablation import (
+    ablations_of,
+    component_names,
+    documents_of,
+    kinds_of,
+    parts_of,
+)
 from polymorph.components.naming import PARTS, points_of
 from polymorph.errors import RequestError
 from polymorph.models.dyck_transformer import DyckTransformer

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from transformer_lens import HookedRootModule
 from transformer_lens.hook_points import HookPoint
 
-from polymorph.functions import Functions
 from polymorph.models.dyck_transformer import DyckTransformer, DyckTransformerConfig
+from polymorph.models.functions import Functions
 from polymorph.models.symmetries import symmetries_of
 from polymorph.tasks.dyck import Dyck
 from polymorph.tasks.task import Chunk, ProbeConfig, Split

@@ -7,8 +7,8 @@ import torch
 from language_models import LAYERS, D, final_norm, gpt2, gpt_neox, lively, llama, sequential_neox, tokens
 from torch import Tensor
 
-from polymorph.activations import activations, coordinates_of, logits, token_losses
 from polymorph.errors import RequestError
+from polymorph.models.activations import activations, coordinates_of, logits, token_losses
 from polymorph.models.architecture import mean_free_basis, site_names
 from polymorph.models.causal_lm import HookedCausalLM, float32_weights, residual_sites
 from polymorph.models.pretrained import check_answers, describe, weights_digest

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from polymorph.functions import Functions
 from polymorph.models.dyck_transformer import DyckTransformerConfig
+from polymorph.models.functions import Functions
 from polymorph.tasks.dyck import DISTRIBUTIONS, Dyck
 from polymorph.tasks.task import ProbeConfig
 

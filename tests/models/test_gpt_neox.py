@@ -10,7 +10,7 @@ from polymorph.models.architecture import Trainable
 from polymorph.models.gpt_neox import GPTNeoXArchitecture
 from polymorph.models.registry import architecture_of
 from polymorph.tasks.dyck import DyckConfig
-from polymorph.tasks.text import TextConfig
+from polymorph.tasks.text.text_task import TextConfig
 from polymorph.training.stack import Stack
 
 SMALL = {"n_layers": 2, "d_model": 16, "n_heads": 2, "d_mlp": 32, "d_vocab": 300, "n_ctx": 24}

@@ -9,11 +9,12 @@ import polars as pl
 from torch import Tensor
 
 from polymorph.alignment.fit import orthogonal
-from polymorph.claims import Claim, claims_of
-from polymorph.planted import SITE, Planted, PlantedConfig
-from polymorph.studies.evidence import Evidence
-from polymorph.studies.pairs import pairs_of
+from polymorph.evidence.evidence import Evidence
+from polymorph.evidence.pairs import pairs_of
+from polymorph.evidence.planted import SITE, Planted, PlantedConfig
+from polymorph.studies.claims import claims_of
 from polymorph.studies.registry import study_tables
+from polymorph.verdicts.claim import Claim
 
 DECIDING = ("ladder", "support", "pairing", "haar")
 SMALL = {"d": 16, "members": 3, "documents": 256, "tokens": 16}

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from polymorph.activations import ActivationSource
-from polymorph.moments import pair_moments
-from polymorph.planted import KINDS, SITE, Planted, PlantedConfig
+from polymorph.alignment.moments import pair_moments
+from polymorph.evidence.planted import KINDS, SITE, Planted, PlantedConfig
+from polymorph.models.activations import ActivationSource
 
 SHARED = [kind for kind in KINDS if kind not in ("unrelated", "partial", "bent")]
 ORTHOGONAL = [kind for kind in SHARED if kind not in ("affine", "similarity")]

@@ -6,10 +6,10 @@ import pytest
 import torch
 from planted_report import report, with_studies
 
+from polymorph.plotting.plate import Drawn
 from polymorph.report.data import ReportData
+from polymorph.report.figure_files import figure_files
 from polymorph.report.figures import draw_all
-from polymorph.report.plate import Drawn
-from polymorph.report.write import figure_files
 
 
 @pytest.fixture(scope="session")

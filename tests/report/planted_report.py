@@ -11,21 +11,22 @@ import torch
 from sae_lens import StandardSAE, StandardSAEConfig
 from torch import Tensor
 
-from polymorph.activations import Activations, DocumentLosses, Edit, Predictions, Split
 from polymorph.alignment.collect import Collected
-from polymorph.claims import claims_of
-from polymorph.functions import Functions
+from polymorph.evidence.evidence import Evidence, History
+from polymorph.evidence.pairs import End, PairLabel, pairs_of
+from polymorph.evidence.rows import Row, table
+from polymorph.models.activations import Activations, DocumentLosses, Edit, Predictions, Split
 from polymorph.models.architecture import HookedModel
 from polymorph.models.dyck_transformer import DyckTransformerConfig
+from polymorph.models.functions import Functions
 from polymorph.models.symmetries import symmetries_of
+from polymorph.plotting.table_rows import at_last_steps
 from polymorph.report.data import MemberSummary, ReportData
-from polymorph.report.reading import at_last_steps
 from polymorph.saes.trained import GivenDictionaries, TrainedSAE, Variant
-from polymorph.studies import angles, ladder
-from polymorph.studies.evidence import Evidence, History
-from polymorph.studies.pairs import End, PairLabel, pairs_of
+from polymorph.studies.angles import rows as angles
+from polymorph.studies.claims import claims_of
+from polymorph.studies.ladder import rows as ladder
 from polymorph.studies.registry import STUDIES
-from polymorph.studies.rows import Row, table
 from polymorph.tasks.dyck import Dyck
 from polymorph.tasks.task import ProbeConfig
 

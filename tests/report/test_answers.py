@@ -9,13 +9,13 @@ from typing import Any
 import polars as pl
 import pytest
 
-from polymorph.planted import Planted, PlantedConfig
-from polymorph.report.answers import ANSWERS, Answer, answer_of
-from polymorph.report.answers.saying import MOST_LINES, across, cell, share, shortened, together, told
+from polymorph.evidence.evidence import planted_evidence
+from polymorph.evidence.planted import Planted, PlantedConfig
+from polymorph.evidence.rows import Row, table
+from polymorph.plotting.sentences import MOST_LINES, across, cell, share, shortened, together, told
 from polymorph.report.data import ReportData
-from polymorph.studies.evidence import planted_evidence
+from polymorph.studies.answers import ANSWERS, Answer, answer_of
 from polymorph.studies.registry import STUDIES, study_tables
-from polymorph.studies.rows import Row, table
 
 SITES = ("blocks.0.hook_resid_mid", "blocks.1.hook_resid_mid")
 FIRST, SECOND = SITES

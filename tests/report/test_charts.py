@@ -8,10 +8,10 @@ from planted_report import tables
 
 from polymorph.alignment.haar import haar
 from polymorph.alignment.rotation import frobenius_from_identity, frobenius_haar_band
-from polymorph.claims import claims_of
-from polymorph.report.charts import REGIMES, VERDICTS, by_checkpoint, combined, metrics_of
-from polymorph.report.reading import at_last_steps
-from polymorph.studies.rows import Row
+from polymorph.evidence.rows import Row
+from polymorph.plotting.table_rows import at_last_steps
+from polymorph.studies.claims import claims_of
+from polymorph.tracking.charts import REGIMES, VERDICTS, by_checkpoint, combined, metrics_of
 
 STEPS = [0, 100]
 

@@ -8,14 +8,22 @@ from xml.etree import ElementTree
 
 import pytest
 
-from polymorph.claims.ledger import NOT_RUN, VERDICTS, Judged, judge_all, write_ledger
-from polymorph.claims.ledger_entries import Selector, load_ledger
-from polymorph.claims.ledger_reading import Chosen, chosen_rows
+from polymorph.papers.mccann2026.entries import Selector, load_ledger
+from polymorph.papers.mccann2026.ledger import NOT_RUN, VERDICTS, Judged, judge_all, write_ledger
+from polymorph.papers.mccann2026.ledger_page import render_ledger
+from polymorph.papers.mccann2026.ledger_rows import (
+    figure,
+    in_rows,
+    of_ours,
+    of_paper,
+    of_sound,
+    summary,
+    to_be_run,
+)
+from polymorph.papers.mccann2026.ledger_text import ledger_lines
+from polymorph.papers.mccann2026.measurement import Chosen, chosen_rows
+from polymorph.plotting.table_rows import at_last_steps
 from polymorph.report.data import ReportData
-from polymorph.report.ledger import figure, in_rows, of_ours, of_paper, of_sound, summary, to_be_run
-from polymorph.report.ledger_page import render_ledger
-from polymorph.report.ledger_text import ledger_lines
-from polymorph.report.reading import at_last_steps
 
 ELSEWHERE = {
     "steering.pythia": "its prompts are texts",

@@ -9,13 +9,20 @@ import numpy as np
 import polars as pl
 import pytest
 
+from polymorph.papers.mccann2026.figures import (
+    PAPER_FIGURES,
+    firing,
+    for_paper,
+    rotation,
+    sae_transfer,
+    steering,
+)
+from polymorph.papers.mccann2026.figures.sheet import WIDTHS, at_width, place_name, saved_for_print
+from polymorph.plotting.plate import Missing, Plate, settle
+from polymorph.plotting.style import CONTROL_COLOURS, MAP_COLOURS, grid
+from polymorph.plotting.table_rows import at_last_steps
 from polymorph.report.data import ReportData
-from polymorph.report.figures.paper import PAPER_FIGURES, firing, for_paper, rotation, sae_transfer, steering
-from polymorph.report.figures.paper.sheet import WIDTHS, at_width, place_name, saved_for_print
-from polymorph.report.look import CONTROL_COLOURS, MAP_COLOURS, grid
-from polymorph.report.plate import Missing, Plate, settle
-from polymorph.report.reading import at_last_steps
-from polymorph.report.write import saved
+from polymorph.report.figure_files import saved
 
 NAMES = list(PAPER_FIGURES)
 

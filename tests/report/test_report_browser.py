@@ -15,14 +15,14 @@ import pytest
 from browser import DESKTOP, PHONE, Tab, opened, started
 from PIL import Image
 
-from polymorph.claims import Claim
+from polymorph.evidence.rows import sites_in_order, table
 from polymorph.report.compact import as_address, compact
 from polymorph.report.data import ReportData
 from polymorph.report.figures import draw_all
 from polymorph.report.page import render_page
 from polymorph.report.sections import in_page_order
 from polymorph.studies.registry import STUDIES
-from polymorph.studies.rows import sites_in_order, table
+from polymorph.verdicts.claim import Claim
 
 SITE, LAST = "blocks.1.hook_resid_mid", 64
 STEPS = [0, 4, 64]

@@ -6,11 +6,11 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 from matplotlib.figure import Figure
 
-from polymorph.report import picture as pictures
+from polymorph.plotting.plate import Plate
+from polymorph.report import inline_svg as pictures
 from polymorph.report.compact import as_address, compact
-from polymorph.report.picture import LARGEST, picture
-from polymorph.report.plate import Plate
-from polymorph.report.write import saved
+from polymorph.report.figure_files import saved
+from polymorph.report.inline_svg import LARGEST, picture
 
 SHAPES = ("path", "use", "image", "rect", "polygon")
 

@@ -7,9 +7,9 @@ import numpy as np
 import polars as pl
 import pytest
 
+from polymorph.evidence.rows import sites_in_order
+from polymorph.report.data import ladder_of
 from polymorph.report.explorer import NOTHING, explorer_of
-from polymorph.report.reading import ladder_of
-from polymorph.studies.rows import sites_in_order
 
 
 def unpacked(text: str) -> np.ndarray:

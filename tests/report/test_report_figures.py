@@ -5,20 +5,15 @@ import matplotlib
 import polars as pl
 import pytest
 
-from polymorph.report.data import DISTRIBUTIONS
-from polymorph.report.figures import (
-    draw_all,
-    eigenvalue_angles,
-    frobenius_trajectory,
-    r2_by_site,
-    r2_trajectory,
-    training_curves,
-)
-from polymorph.report.look import R2_FLOOR
-from polymorph.report.plate import Missing, Plate
-from polymorph.report.reading import once
-from polymorph.report.write import figure_files, saved
-from polymorph.studies.rows import sites_in_order
+from polymorph.evidence.rows import sites_in_order
+from polymorph.plotting.plate import Missing, Plate
+from polymorph.plotting.style import R2_FLOOR
+from polymorph.plotting.table_rows import DISTRIBUTIONS, once
+from polymorph.report import training_curves
+from polymorph.report.figure_files import figure_files, saved
+from polymorph.report.figures import draw_all
+from polymorph.studies.angles import figure as eigenvalue_angles
+from polymorph.studies.ladder import frobenius_trajectory, r2_by_site, r2_trajectory
 
 NAMES = ["training_curves", "r2_by_site", "r2_trajectory", "frobenius_trajectory", "eigenvalue_angles"]
 HOSTILE = [

@@ -5,13 +5,14 @@ from dataclasses import replace
 import polars as pl
 import pytest
 
-from polymorph.claims import Claim
+from polymorph.plotting.plate import Missing
+from polymorph.plotting.table_rows import at_last_steps
+from polymorph.report.data import ladder_of
 from polymorph.report.figures import AFTER, BEFORE
 from polymorph.report.opening import MEANS, beside, on_support, opening_of
-from polymorph.report.plate import Missing
-from polymorph.report.reading import at_last_steps, ladder_of
 from polymorph.report.sections import MEMBERS, in_page_order, section_of, sections_of
 from polymorph.studies.registry import STUDIES
+from polymorph.verdicts.claim import Claim
 
 SITES = ("blocks.0.hook_resid_mid", "blocks.0.hook_resid_post", "blocks.1.hook_resid_mid")
 

@@ -8,14 +8,15 @@ import polars as pl
 import pytest
 from planted_report import evidence_of
 
-from polymorph.claims import Claim
-from polymorph.report.answers.answer import Answer
-from polymorph.report.cautions import ALIKE, cautions
+from polymorph.plotting.answer import Answer
+from polymorph.plotting.plate import Plate
+from polymorph.plotting.sentences import ALIKE
+from polymorph.report.cautions import cautions
 from polymorph.report.data import MemberSummary
 from polymorph.report.page import EXPECTED_PROVENANCE, render_page
-from polymorph.report.plate import Plate
 from polymorph.report.verdicts import verdicts_of
 from polymorph.studies.registry import STUDIES, study_tables
+from polymorph.verdicts.claim import Claim
 
 HOSTILE = [
     "<script>alert(1)</script>",

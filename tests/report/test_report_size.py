@@ -7,11 +7,10 @@ from dataclasses import replace
 import polars as pl
 import pytest
 
-from polymorph.report.data import ReportData
+from polymorph.report.data import ReportData, ladder_of
 from polymorph.report.explorer import explorer_of
 from polymorph.report.figures import draw_all
 from polymorph.report.page import render_page
-from polymorph.report.reading import ladder_of
 from polymorph.report.sections import in_page_order
 
 MEMBERS, BOUND = 9, 4_000_000

@@ -2,8 +2,8 @@ from dataclasses import replace
 
 import pytest
 
-from polymorph.report.figures import frobenius_trajectory, r2_by_site, r2_trajectory
-from polymorph.report.write import figure_files
+from polymorph.report.figure_files import figure_files
+from polymorph.studies.ladder import frobenius_trajectory, r2_by_site, r2_trajectory
 
 
 def test_each_figure_is_a_vector_and_a_raster_file(drawn, files):

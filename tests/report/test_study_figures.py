@@ -9,15 +9,18 @@ import pytest
 from matplotlib.axes import Axes
 from planted_report import dictionaries, evidence_of
 
-from polymorph.report.counting import study_behind
+from polymorph.evidence.rows import table as table_of
+from polymorph.plotting.captions import study_behind
+from polymorph.plotting.plate import Drawn, Missing, Plate
+from polymorph.plotting.style import CEILING, CONTROL_COLOURS, INK, MAP_COLOURS, R2_FLOOR
+from polymorph.plotting.table_rows import at_last_steps, completed
 from polymorph.report.data import MemberSummary, ReportData
-from polymorph.report.figures import AFTER, BEFORE, dictionary_match, draw_all, equivalence, stitching
-from polymorph.report.look import CEILING, CONTROL_COLOURS, INK, MAP_COLOURS, R2_FLOOR
-from polymorph.report.plate import Drawn, Missing, Plate
-from polymorph.report.reading import at_last_steps, completed, schema_of
-from polymorph.report.write import saved
-from polymorph.studies.registry import STUDIES
-from polymorph.studies.rows import table as table_of
+from polymorph.report.figure_files import saved
+from polymorph.report.figures import AFTER, BEFORE, draw_all
+from polymorph.studies.dictionary_match import figure as dictionary_match
+from polymorph.studies.equivalence import figure as equivalence
+from polymorph.studies.registry import STUDIES, schema_of
+from polymorph.studies.stitching import figure as stitching
 
 FIGURES = [(plate.__module__.rsplit(".", 1)[1], study, plate) for study, plate in (*BEFORE, *AFTER)]
 SITES = ["blocks.0.hook_resid_mid", "blocks.0.hook_resid_post", "blocks.1.hook_resid_mid"]

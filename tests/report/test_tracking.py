@@ -13,8 +13,8 @@ import pytest
 from lightning.pytorch.loggers import Logger
 from PIL import Image
 
-from polymorph.report.runs import AXIS, Artifact
-from polymorph.report.tracking import Breaker, LoggerConfig, Tracking, resolve_mode
+from polymorph.tracking.loggers import Breaker, LoggerConfig, Tracking, resolve_mode
+from polymorph.tracking.runs import AXIS, Artifact
 
 
 @pytest.fixture(autouse=True)

@@ -8,8 +8,8 @@ import pytest
 import torch
 from sae_lens.saes.sae import TrainStepInput
 
-from polymorph import command, reference
-from polymorph.config import TrainConfig, register
+from polymorph.cli import command, reference
+from polymorph.cli.config import TrainConfig, register
 from polymorph.errors import RequestError
 from polymorph.saes.build import sae_seed, training_sae
 from polymorph.saes.config import SAEConfig, SAEOptimizerConfig

@@ -10,8 +10,8 @@ from sae_lens import TrainingSAE
 from sae_lens.saes.sae import TrainStepInput
 from torch import Tensor
 
-from polymorph import native
 from polymorph.errors import RequestError
+from polymorph.kernels import native
 from polymorph.saes import trainers
 from polymorph.saes.build import training_sae
 from polymorph.saes.closed import Stepped, Weights, form_of, gradients

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from polymorph.activations import ModelStream
+from polymorph.models.activations import ModelStream
 from polymorph.models.dyck_transformer import DyckTransformer, DyckTransformerConfig
 from polymorph.saes.inputs import MOMENT_BATCHES, Inputs
 from polymorph.saes.places import Place

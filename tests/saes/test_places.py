@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import torch
 
-from polymorph.cohort import Cohort
 from polymorph.errors import RequestError
 from polymorph.saes.config import SAEConfig
 from polymorph.saes.places import Place, chosen_sites, places_of
+from polymorph.store import Cohort
 
 SITES = ("blocks.0.hook_resid_pre", "blocks.0.hook_resid_mid", "blocks.0.hook_resid_post")
 STEPS = {0: (0, 10, 20), 1: (0, 10), 3: (0, 10, 20, 30)}

@@ -10,7 +10,7 @@ from sae_lens.registry import SAE_CLASS_REGISTRY, get_sae_class, get_sae_trainin
 from torch import Tensor
 
 from polymorph.alignment.maps import Map, stacked
-from polymorph.moments import explained_variance
+from polymorph.alignment.moments import explained_variance
 from polymorph.saes.port import EXACT, exact_for, port_sae
 
 D, FEATURES, TOKENS = 8, 24, 300

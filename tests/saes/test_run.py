@@ -15,9 +15,8 @@ from lightning.pytorch.loggers import Logger
 from sae_lens import SAE
 from torch import Tensor
 
-from polymorph.cohort import Cohort
-from polymorph.comparison import Comparison
 from polymorph.errors import RequestError
+from polymorph.pipeline.comparison import Comparison
 from polymorph.saes import run as sae_run
 from polymorph.saes.build import sae_seed
 from polymorph.saes.config import SAEConfig, SAEOptimizerConfig
@@ -25,6 +24,7 @@ from polymorph.saes.inputs import Stream
 from polymorph.saes.places import End, Place, places_of
 from polymorph.saes.run import SAETraining
 from polymorph.saes.stored import read_trained, sae_name
+from polymorph.store import Cohort
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "cohort"))
 

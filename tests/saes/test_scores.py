@@ -7,11 +7,11 @@ import torch
 from sae_lens import StandardSAE, StandardSAEConfig
 from torch import Tensor
 
-from polymorph.activations import DocumentLosses, Edit, Spliceable, Split
 from polymorph.alignment.fit import FITS, affine, orthogonal
 from polymorph.alignment.jackknife import jackknife_interval
+from polymorph.alignment.moments import explained_variance, pair_moments
 from polymorph.alignment.regression import reduced_rank
-from polymorph.moments import explained_variance, pair_moments
+from polymorph.models.activations import DocumentLosses, Edit, Spliceable, Split
 from polymorph.saes.scores import (
     Firing,
     Reconstruction,

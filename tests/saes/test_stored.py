@@ -33,7 +33,6 @@ from sae_lens import (
     TopKTrainingSAEConfig,
 )
 
-from polymorph.cohort import Cohort, ConflictError, CorruptError, Member
 from polymorph.errors import RequestError, RunError
 from polymorph.saes.attach import attach_sae
 from polymorph.saes.stored import (
@@ -47,6 +46,7 @@ from polymorph.saes.stored import (
     sae_name,
 )
 from polymorph.saes.trained import TrainedSAE
+from polymorph.store import Cohort, ConflictError, CorruptError, Member
 
 torch.set_num_threads(1)
 D, WIDTH, K = 8, 24, 3

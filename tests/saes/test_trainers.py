@@ -15,7 +15,13 @@ from polymorph.saes import stacked, trainers
 from polymorph.saes.build import training_sae
 from polymorph.saes.config import SAEConfig, SAEOptimizerConfig
 from polymorph.saes.module import Measured, SAEModule
-from polymorph.saes.trainers import LoopedTrainer, StackedTrainer, trainer_of, training_bytes, try_options
+from polymorph.saes.trainers import (
+    LoopedTrainer,
+    StackedTrainer,
+    trainer_of,
+    training_bytes,
+    try_options,
+)
 
 D, EXPANSION, BATCH, STEPS, ESTIMATES = 8, 3, 64, 50, 4
 FEW = 20  # steps, where nothing is compared with SAELens

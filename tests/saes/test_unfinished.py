@@ -18,11 +18,11 @@ sys.path.append(str(Path(__file__).resolve().parent.parent / "cohort"))
 from cohorts import trained
 from store_faults import in_child
 
-from polymorph.cohort import Cohort
-from polymorph.cohort.unfinished import Unfinished
 from polymorph.errors import RequestError
 from polymorph.saes.config import SAEConfig
 from polymorph.saes.module import SAEModule
+from polymorph.store import Cohort
+from polymorph.store.unfinished import Unfinished
 
 STEPS = 12
 OWN: dict[str, dict[str, Any]] = {
@@ -188,7 +188,7 @@ def test_other_threads_are_not(models: Cohort, root: Path) -> None:
 def test_a_state_that_cannot_be_kept_ends_nothing(
     models: Cohort, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from polymorph.cohort import NoSpaceError
+    from polymorph.store import NoSpaceError
 
     def full(*_: Any) -> None:
         raise NoSpaceError("the disk is full")

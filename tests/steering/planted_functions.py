@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from polymorph.activations import ModelActivations
 from polymorph.alignment.haar import haar
-from polymorph.functions import Functions
+from polymorph.evidence.evidence import Evidence
+from polymorph.evidence.pairs import pairs_of
+from polymorph.models.activations import ModelActivations
+from polymorph.models.functions import Functions
 from polymorph.steering.request import Steering
-from polymorph.studies.evidence import Evidence
-from polymorph.studies.pairs import pairs_of
 from polymorph.tasks.task import Chunk, ProbeConfig
 
 CPU = torch.device("cpu")

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from polymorph.command import requests
-from polymorph.config import AnalyzeConfig, register
+from polymorph.cli.command import requests
+from polymorph.cli.config import AnalyzeConfig, register
 from polymorph.errors import RequestError
-from polymorph.functions import Functions
+from polymorph.models.functions import Functions
 from polymorph.steering.contrasts import (
     LEAST,
     LabelContrast,

@@ -20,8 +20,8 @@ from planted_functions import (
 )
 
 from polymorph.errors import RequestError
-from polymorph.functions import Functions
 from polymorph.models.dyck_transformer import DyckTransformerConfig
+from polymorph.models.functions import Functions
 from polymorph.steering.contrasts import Target, contrast_of
 from polymorph.steering.effects import (
     Aim,

@@ -10,20 +10,20 @@ import torch
 from corpora import config_of, stories
 from language_models import gpt_neox, lively
 
-from polymorph.activations import ModelActivations, coordinates_of
 from polymorph.errors import RequestError
-from polymorph.functions import Functions
+from polymorph.evidence.evidence import Evidence
+from polymorph.evidence.pairs import pairs_of
+from polymorph.evidence.rows import table
+from polymorph.models.activations import ModelActivations, coordinates_of
 from polymorph.models.causal_lm import HookedCausalLM, residual_sites
+from polymorph.models.functions import Functions
 from polymorph.steering.contrasts import contrast_of, prompt_contrasts
 from polymorph.steering.request import Steering
 from polymorph.steering.vectors import check_prompts, prompt_vectors, target_of
-from polymorph.studies import steering
-from polymorph.studies.evidence import Evidence
-from polymorph.studies.pairs import pairs_of
-from polymorph.studies.rows import table
+from polymorph.studies.steering import rows as steering
 from polymorph.tasks.task import IGNORED, ProbeConfig
-from polymorph.tasks.text import Text
-from polymorph.texts.prepare import prepare
+from polymorph.tasks.text.prepare import prepare
+from polymorph.tasks.text.text_task import Text
 
 CPU = torch.device("cpu")
 CONTEXT = 16

@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy.stats import binom, ttest_1samp
 
-from polymorph.multiplicity import holm
+from polymorph.alignment.multiplicity import holm
 from polymorph.steering.documents import Resamples, p_above, p_beyond
 from polymorph.steering.regimes import LEVEL, REGIMES, Outcome, PValues, corrected, p_values, regime
 

@@ -6,14 +6,15 @@ import polars as pl
 import pytest
 from planted_functions import evidence, member, rotations
 
-from polymorph.report.figures import steering as figure
-from polymorph.report.look import MAP_COLOURS
-from polymorph.report.plate import Missing
-from polymorph.report.reading import completed, schema_of
-from polymorph.report.write import saved
+from polymorph.evidence.rows import table
+from polymorph.plotting.plate import Missing
+from polymorph.plotting.style import MAP_COLOURS
+from polymorph.plotting.table_rows import completed
+from polymorph.report.figure_files import saved
 from polymorph.steering.regimes import REGIMES
-from polymorph.studies import steering
-from polymorph.studies.rows import table
+from polymorph.studies.registry import schema_of
+from polymorph.studies.steering import figure as figure
+from polymorph.studies.steering import rows as steering
 
 NONE = pl.DataFrame(schema=schema_of("ladder"))
 

@@ -9,18 +9,18 @@ from planted_functions import CONTRAST, CPU, D, evidence, flipped, member, rotat
 from rotated_models import haar_matrix
 from rotated_models import rotated as in_another_basis
 
-from polymorph.activations import ModelActivations
 from polymorph.errors import RequestError
-from polymorph.functions import Functions
+from polymorph.evidence.evidence import Evidence, planted_evidence
+from polymorph.evidence.pairs import pairs_of
+from polymorph.evidence.planted import Planted, PlantedConfig
+from polymorph.evidence.rows import table
+from polymorph.models.activations import ModelActivations
 from polymorph.models.dyck_transformer import DyckTransformer, DyckTransformerConfig
-from polymorph.planted import Planted, PlantedConfig
+from polymorph.models.functions import Functions
 from polymorph.steering.request import Steering
-from polymorph.studies import steering
-from polymorph.studies.evidence import Evidence, planted_evidence
-from polymorph.studies.pairs import pairs_of
 from polymorph.studies.registry import STUDIES, study_tables
-from polymorph.studies.rows import table
-from polymorph.studies.steering_bench import DIRECTIONS, MAPS, SHUFFLED
+from polymorph.studies.steering import rows as steering
+from polymorph.studies.steering.bench import DIRECTIONS, MAPS, SHUFFLED
 from polymorph.tasks.dyck import Dyck
 from polymorph.tasks.task import ProbeConfig
 

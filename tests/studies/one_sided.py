@@ -9,8 +9,8 @@ import torch
 from sae_lens import StandardSAE, StandardSAEConfig
 from torch import Tensor
 
-from polymorph.activations import Activations, Split
-from polymorph.planted import SITE, Planted, PlantedConfig
+from polymorph.evidence.planted import SITE, Planted, PlantedConfig
+from polymorph.models.activations import Activations, Split
 from polymorph.saes.trained import TrainedSAE
 
 CONFIG = PlantedConfig(d=16, members=3, noise=0.0, documents=64, tokens=16)

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from polymorph.activations import ModelActivations
-from polymorph.functions import Functions
+from polymorph.evidence.evidence import Evidence, History
+from polymorph.evidence.pairs import End, PairLabel, pairs_of
+from polymorph.models.activations import ModelActivations
 from polymorph.models.dyck_transformer import DyckTransformer, DyckTransformerConfig
-from polymorph.studies.evidence import Evidence, History
-from polymorph.studies.pairs import End, PairLabel, pairs_of
+from polymorph.models.functions import Functions
 from polymorph.tasks.dyck import DISTRIBUTIONS, Dyck
 from polymorph.tasks.task import IGNORED, Chunk, ProbeConfig, Split
 

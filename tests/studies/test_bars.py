@@ -18,16 +18,25 @@ sys.path.append(
 from toy_models import SMALL, Toy, dyck_functions, toy_functions
 from toy_models import table as toy_table
 
-from polymorph.claims.bars import BOUNDS, bar_claims
 from polymorph.components.decoys import AVERAGED, DECOYS, SWAPPED
+from polymorph.evidence.evidence import Evidence, planted_evidence
+from polymorph.evidence.pairs import pairs_of
+from polymorph.evidence.planted import Planted, PlantedConfig
+from polymorph.evidence.rows import Row, table
 from polymorph.models.dyck_transformer import DyckTransformer
-from polymorph.planted import Planted, PlantedConfig
-from polymorph.studies import bars, components
-from polymorph.studies.bars import ACROSS, EXTRA_COLUMNS, WITHIN, Answered, auc, bar_rows, smoothed_kl
-from polymorph.studies.evidence import Evidence, planted_evidence
-from polymorph.studies.pairs import pairs_of
+from polymorph.studies.bars import rows as bars
+from polymorph.studies.bars.claims import BOUNDS, bar_claims
+from polymorph.studies.bars.rows import (
+    ACROSS,
+    EXTRA_COLUMNS,
+    WITHIN,
+    Answered,
+    auc,
+    bar_rows,
+    smoothed_kl,
+)
+from polymorph.studies.components import rows as components
 from polymorph.studies.registry import study_tables
-from polymorph.studies.rows import Row, table
 from polymorph.tasks.dyck import Dyck
 
 SAMPLES, MEMBERS = 2000, 2

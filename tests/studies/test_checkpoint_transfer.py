@@ -9,19 +9,19 @@ import pytest
 import torch
 from one_sided import CONFIG, N, OneSided, given
 
-from polymorph.activations import Activations, Split
 from polymorph.alignment.controls import covariance_only
+from polymorph.alignment.moments import MomentAccumulator, explained_variance
 from polymorph.alignment.pairings import chunk_generator
-from polymorph.moments import MomentAccumulator, explained_variance
-from polymorph.planted import SITE
+from polymorph.evidence.dictionaries import DRAWS, EXTRA_COLUMNS
+from polymorph.evidence.evidence import Evidence, History
+from polymorph.evidence.pairs import pairs_of
+from polymorph.evidence.planted import SITE
+from polymorph.evidence.rows import Row, table
+from polymorph.models.activations import Activations, Split
 from polymorph.saes.trained import GivenDictionaries, TrainedSAE
-from polymorph.studies.checkpoint_transfer import applies, checkpoint_transfer_rows
-from polymorph.studies.dictionaries import DRAWS, EXTRA_COLUMNS
-from polymorph.studies.evidence import Evidence, History
-from polymorph.studies.pairs import pairs_of
+from polymorph.studies.checkpoint_transfer.rows import applies, checkpoint_transfer_rows
 from polymorph.studies.registry import study_tables
-from polymorph.studies.rows import Row, table
-from polymorph.studies.trajectory import CHECKPOINTS
+from polymorph.studies.trajectory.rows import CHECKPOINTS
 
 STEPS = [10, 20, 30]
 SEED = 7

@@ -16,13 +16,18 @@ sys.path.append(
 from rotated_models import haar_matrix, rotated
 from toy_models import SMALL, dyck_functions, heads_permuted
 
+from polymorph.evidence.evidence import Evidence, History, planted_evidence
+from polymorph.evidence.pairs import pairs_of
+from polymorph.evidence.planted import Planted, PlantedConfig
+from polymorph.evidence.rows import table
 from polymorph.models.dyck_transformer import DyckTransformer
-from polymorph.planted import Planted, PlantedConfig
-from polymorph.studies.components import EXTRA_COLUMNS, applies, component_rows, measured_members
-from polymorph.studies.evidence import Evidence, History, planted_evidence
-from polymorph.studies.pairs import pairs_of
+from polymorph.studies.components.rows import (
+    EXTRA_COLUMNS,
+    applies,
+    component_rows,
+    measured_members,
+)
 from polymorph.studies.registry import STUDIES, study_tables
-from polymorph.studies.rows import table
 
 ORDERS = ([2, 0, 3, 1], [1, 2, 3, 0])
 
@@ -172,7 +177,7 @@ def test_the_same_rows_follow_whatever_else_is_compared(rows, evidence):
 
 
 def test_what_takes_too_long_is_measured_and_not_predicted(evidence, monkeypatch):
-    from polymorph.studies import components
+    from polymorph.studies.components import rows as components
 
     monkeypatch.setattr(components, "AFFORDED", {"cpu": 0.0})
     fewer = replace(evidence, ends=evidence.ends[:2], pairs=evidence.pairs[:1])

@@ -6,18 +6,18 @@ import pytest
 import torch
 from planted_saes import FEATURES, permuted, trained
 
-from polymorph.planted import SITE, Planted, PlantedConfig
+from polymorph.evidence.evidence import Evidence, planted_evidence
+from polymorph.evidence.planted import SITE, Planted, PlantedConfig
+from polymorph.evidence.rows import Row, table
 from polymorph.saes.trained import GivenDictionaries
-from polymorph.studies import dictionary_match
-from polymorph.studies.dictionary_match import (
+from polymorph.studies.dictionary_match import rows as dictionary_match
+from polymorph.studies.dictionary_match.rows import (
     ARRANGEMENTS,
     EXTRA_COLUMNS,
     applies,
     dictionary_match_rows,
 )
-from polymorph.studies.evidence import Evidence, planted_evidence
 from polymorph.studies.registry import study_tables
-from polymorph.studies.rows import Row, table
 
 CONFIG = PlantedConfig(d=12, members=2, documents=64, tokens=16, noise=0.0)
 FAMILY = "standard_x8"

@@ -20,13 +20,13 @@ from rotated_models import (
 from scipy.stats import t as student
 from torch import Tensor
 
-from polymorph.functions import Functions
-from polymorph.planted import Planted, PlantedConfig
-from polymorph.studies import function_scores
-from polymorph.studies.equivalence import EXTRA_COLUMNS, applies, equivalence_rows
-from polymorph.studies.evidence import planted_evidence
+from polymorph.evidence import function_scores
+from polymorph.evidence.evidence import planted_evidence
+from polymorph.evidence.planted import Planted, PlantedConfig
+from polymorph.evidence.rows import Row, table
+from polymorph.models.functions import Functions
+from polymorph.studies.equivalence.rows import EXTRA_COLUMNS, applies, equivalence_rows
 from polymorph.studies.registry import STUDIES, study_tables
-from polymorph.studies.rows import Row, table
 from polymorph.tasks.task import ProbeConfig
 
 HEADS = ("tok", "depth", "valid")
@@ -263,7 +263,7 @@ def test_how_much_is_in_memory_together_changes_nothing(
     planted: list[Row], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(function_scores, "AT_ONCE", 1000)
-    monkeypatch.setattr("polymorph.studies.equivalence.HELD", 1)
+    monkeypatch.setattr("polymorph.studies.equivalence.rows.HELD", 1)
     given = members({(0, 9): ORIGINAL, (1, 9): TURNED, (2, 9): OTHER})
     for row, again in zip(rows_of(given), planted, strict=True):
         assert row.to_dict() == {

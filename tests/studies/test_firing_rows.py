@@ -6,14 +6,14 @@ import pytest
 import torch
 from planted_saes import FEATURES, trained
 
-from polymorph.planted import SITE, Planted, PlantedConfig
+from polymorph.evidence.dictionaries import EXTRA_COLUMNS
+from polymorph.evidence.evidence import Evidence, History, planted_evidence
+from polymorph.evidence.pairs import pairs_of
+from polymorph.evidence.planted import SITE, Planted, PlantedConfig
+from polymorph.evidence.rows import Row, table
 from polymorph.saes.trained import GivenDictionaries
-from polymorph.studies.dictionaries import EXTRA_COLUMNS
-from polymorph.studies.evidence import Evidence, History, planted_evidence
-from polymorph.studies.firing import PERMUTED, applies, firing_rows
-from polymorph.studies.pairs import pairs_of
+from polymorph.studies.firing.rows import PERMUTED, applies, firing_rows
 from polymorph.studies.registry import study_tables
-from polymorph.studies.rows import Row, table
 
 CONFIG = PlantedConfig(d=12, members=3, documents=64, tokens=16, noise=0.0)
 FAMILY = "standard_x8"

@@ -5,10 +5,10 @@ import torch
 
 from polymorph.alignment.fit import orthogonal
 from polymorph.alignment.haar import haar, ks_from_uniform, permutation_distance
-from polymorph.planted import Planted, PlantedConfig
-from polymorph.studies.evidence import planted_evidence
-from polymorph.studies.haar import EXTRA_COLUMNS, PAPER, PAPER_UNDETERMINED, haar_rows
-from polymorph.studies.rows import table
+from polymorph.evidence.evidence import planted_evidence
+from polymorph.evidence.planted import Planted, PlantedConfig
+from polymorph.evidence.rows import table
+from polymorph.studies.haar.rows import EXTRA_COLUMNS, PAPER, PAPER_UNDETERMINED, haar_rows
 
 
 @pytest.mark.parametrize(

@@ -4,17 +4,17 @@ import pytest
 import torch
 from scipy.stats import t as student
 
-from polymorph.activations import Activations
 from polymorph.alignment import FITS, fit_rotation
 from polymorph.alignment.collect import Collected
+from polymorph.alignment.gaps import GAPS
+from polymorph.alignment.moments import explained_variance, pair_moments
 from polymorph.alignment.rotation import eigenvalue_angles
 from polymorph.errors import RunError
-from polymorph.moments import explained_variance, pair_moments
-from polymorph.studies import angles
-from polymorph.studies.gaps import GAPS
-from polymorph.studies.ladder import EXTRA_COLUMNS, UNPAIRED, ladder_rows
-from polymorph.studies.pairs import PairLabel
-from polymorph.studies.rows import Row, table
+from polymorph.evidence.pairs import PairLabel
+from polymorph.evidence.rows import Row, table
+from polymorph.models.activations import Activations
+from polymorph.studies.angles import rows as angles
+from polymorph.studies.ladder.rows import EXTRA_COLUMNS, UNPAIRED, ladder_rows
 
 D, DOCUMENTS, LENGTH, BLOCKS = 6, 96, 10, 8
 PAIRS = [(0, 1), (0, 2), (2, 1), (0, 3)]

@@ -9,13 +9,13 @@ import torch
 from scipy.stats import t as student
 from torch import Tensor
 
-from polymorph.activations import Activations, Predicting, Predictions, Split
-from polymorph.planted import Planted, PlantedConfig
-from polymorph.studies.evidence import Evidence, planted_evidence
-from polymorph.studies.loss_by_position import EDGES, applies, bins_of, loss_by_position_rows
-from polymorph.studies.pairs import pairs_of
+from polymorph.evidence.evidence import Evidence, planted_evidence
+from polymorph.evidence.pairs import pairs_of
+from polymorph.evidence.planted import Planted, PlantedConfig
+from polymorph.evidence.rows import Row, table
+from polymorph.models.activations import Activations, Predicting, Predictions, Split
+from polymorph.studies.loss_by_position.rows import EDGES, applies, bins_of, loss_by_position_rows
 from polymorph.studies.registry import STUDIES, study_tables
-from polymorph.studies.rows import Row, table
 
 DOCUMENTS, CLASSES, BLOCKS = 48, 8, 6
 LENGTHS = [5 + 3 * (document % 7) for document in range(DOCUMENTS)]

@@ -8,21 +8,21 @@ import torch
 from one_sided import given
 from torch import Tensor
 
-from polymorph.activations import Activations, Split
 from polymorph.alignment import fit_rotation
 from polymorph.alignment.axes import Axes, without
+from polymorph.alignment.moments import explained_variance, pair_moments
 from polymorph.errors import RunError
+from polymorph.evidence.evidence import Evidence, planted_evidence
+from polymorph.evidence.pairs import pairs_of
+from polymorph.evidence.planted import SITE, Planted, PlantedConfig
+from polymorph.evidence.rows import Row, table
+from polymorph.models.activations import Activations, Split
 from polymorph.models.architecture import mean_free_basis
-from polymorph.moments import explained_variance, pair_moments
-from polymorph.planted import SITE, Planted, PlantedConfig
 from polymorph.saes.trained import GivenDictionaries
-from polymorph.studies import massive_activations
-from polymorph.studies.evidence import Evidence, planted_evidence
-from polymorph.studies.ladder import ladder_of
-from polymorph.studies.massive_activations import massive_activation_rows
-from polymorph.studies.pairs import pairs_of
+from polymorph.studies.ladder.rows import ladder_of
+from polymorph.studies.massive_activations import rows as massive_activations
+from polymorph.studies.massive_activations.rows import massive_activation_rows
 from polymorph.studies.registry import STUDIES, study_tables
-from polymorph.studies.rows import Row, table
 
 D, MEMBERS, DOCUMENTS, LENGTH = 16, 3, 96, 8
 HUGE = 5
@@ -348,7 +348,7 @@ def test_parts_of_the_pairs_have_the_rows_of_the_whole(monkeypatch):
     evidence = evidence_of(Stream({HUGE: 50.0}, own={2: (9, 400.0)}))
     study = STUDIES["massive_activations"]
     whole = table(study.rows(evidence), study.columns)
-    monkeypatch.setattr("polymorph.studies.evidence.LINED_UP", 1)
+    monkeypatch.setattr("polymorph.evidence.evidence.LINED_UP", 1)
     tables, refused = study_tables(evidence, ["massive_activations"])
     assert refused == []
     assert len(list(evidence.by_pairs())) == 3

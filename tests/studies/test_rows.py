@@ -3,7 +3,7 @@ import math
 import polars as pl
 import pytest
 
-from polymorph.studies.rows import COLUMNS, Row, read_table, table, write_table
+from polymorph.evidence.rows import COLUMNS, Row, read_table, table, write_table
 
 ORDER = (
     "cohort study source target source_step target_step site map role metric convention split "

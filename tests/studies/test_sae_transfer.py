@@ -8,19 +8,19 @@ import pytest
 import torch
 from one_sided import CONFIG, N, OneSided, given
 
-from polymorph.activations import DocumentLosses, Edit, Split
 from polymorph.alignment import fit_ladder
-from polymorph.moments import explained_variance
-from polymorph.planted import SITE, Planted
+from polymorph.alignment.moments import explained_variance
+from polymorph.evidence import evidence as evidence_module
+from polymorph.evidence.dictionaries import EXTRA_COLUMNS
+from polymorph.evidence.evidence import Evidence, planted_evidence
+from polymorph.evidence.pairs import pairs_of
+from polymorph.evidence.planted import SITE, Planted
+from polymorph.evidence.rows import Row, table
+from polymorph.models.activations import DocumentLosses, Edit, Split
 from polymorph.saes.scores import Route
 from polymorph.saes.trained import GivenDictionaries, TrainedSAE
-from polymorph.studies import evidence as evidence_module
-from polymorph.studies.dictionaries import EXTRA_COLUMNS
-from polymorph.studies.evidence import Evidence, planted_evidence
-from polymorph.studies.pairs import pairs_of
 from polymorph.studies.registry import STUDIES, study_tables
-from polymorph.studies.rows import Row, table
-from polymorph.studies.sae_transfer import applies, sae_transfer_rows
+from polymorph.studies.sae_transfer.rows import applies, sae_transfer_rows
 
 
 @dataclass(frozen=True)

@@ -24,13 +24,14 @@ from polymorph.alignment.fit import FITS, fit_ladder
 from polymorph.alignment.maps import Map
 from polymorph.alignment.pairings import chunk_generator
 from polymorph.alignment.support import filled
-from polymorph.functions import Functions
-from polymorph.planted import Planted, PlantedConfig
-from polymorph.studies import evidence, function_scores, stitching
-from polymorph.studies.evidence import Evidence, planted_evidence
+from polymorph.evidence import evidence, function_scores
+from polymorph.evidence.evidence import Evidence, planted_evidence
+from polymorph.evidence.planted import Planted, PlantedConfig
+from polymorph.evidence.rows import Row, table
+from polymorph.models.functions import Functions
 from polymorph.studies.registry import STUDIES, study_tables
-from polymorph.studies.rows import Row, table
-from polymorph.studies.stitching import EXTRA_COLUMNS, MAPS, applies, stitching_rows
+from polymorph.studies.stitching import rows as stitching
+from polymorph.studies.stitching.rows import EXTRA_COLUMNS, MAPS, applies, stitching_rows
 from polymorph.tasks.task import ProbeConfig
 
 SITES = tuple(CONFIG.sites)

@@ -9,21 +9,21 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from polymorph.activations import ModelActivations, token_losses
 from polymorph.alignment.gauge import Canonical, align, apply_gauge, random_gauge
 from polymorph.alignment.gauge_residual import eigenvector_start
-from polymorph.functions import Functions
+from polymorph.evidence.evidence import Evidence, History, planted_evidence
+from polymorph.evidence.pairs import End, pairs_of
+from polymorph.evidence.planted import Planted, PlantedConfig
+from polymorph.evidence.rows import Row, table
+from polymorph.models.activations import ModelActivations, token_losses
 from polymorph.models.dyck_transformer import DyckTransformer, DyckTransformerConfig
+from polymorph.models.functions import Functions
 from polymorph.models.symmetries import Symmetries, symmetries_of
-from polymorph.planted import Planted, PlantedConfig
 from polymorph.saes.scores import bounded
-from polymorph.studies import weights
-from polymorph.studies.evidence import Evidence, History, planted_evidence
-from polymorph.studies.interpolation import FRACTIONS, Between, Path, chunks_of
-from polymorph.studies.pairs import End, pairs_of
 from polymorph.studies.registry import STUDIES, study_tables
-from polymorph.studies.rows import Row, table
-from polymorph.studies.weights import (
+from polymorph.studies.weights import rows as weights
+from polymorph.studies.weights.interpolation import FRACTIONS, Between, Path, chunks_of
+from polymorph.studies.weights.rows import (
     COPY,
     GAUGE,
     HEADS,

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from polymorph.tasks.text import Text, TextConfig, TextSplits, Tokens
+from polymorph.tasks.text.text_task import Text, TextConfig, TextSplits, Tokens
 
 WORDS = [
     "the",

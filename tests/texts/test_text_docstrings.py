@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from polymorph.errors import RequestError
-from polymorph.texts.docstrings import documents, is_prose, package_facts
+from polymorph.tasks.text.docstrings import documents, is_prose, package_facts
 
 FIRST = "This package knows how to count every tree in the small river."
 SECOND = "A stone runs under the bridge and over the light of morning."

@@ -9,7 +9,7 @@ import zstandard
 from corpora import jsonl, stories
 
 from polymorph.errors import RequestError
-from polymorph.texts.files import documents, file_facts, found
+from polymorph.tasks.text.files import documents, file_facts, found
 
 TEXTS = stories(30)
 

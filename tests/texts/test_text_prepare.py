@@ -15,13 +15,14 @@ import torch
 from corpora import EVEN, config_of, jsonl, stories
 from transformers import AutoTokenizer
 
-from polymorph.cohort import ConflictError, CorruptError, sweep
-from polymorph.cohort.living import draft_name
 from polymorph.errors import RequestError
+from polymorph.store import ConflictError, CorruptError, sweep
+from polymorph.store.process_liveness import draft_name
 from polymorph.tasks.task import ProbeConfig, Task
-from polymorph.tasks.text import Text, TextConfig, TextShares, TextSplits
-from polymorph.texts import open_text, prepare, text_config, text_identity
-from polymorph.texts.tokenizer import trained
+from polymorph.tasks.text.prepare import prepare
+from polymorph.tasks.text.stored import open_text, text_config, text_identity
+from polymorph.tasks.text.text_task import Text, TextConfig, TextShares, TextSplits
+from polymorph.tasks.text.tokenizer import trained
 
 CPU = torch.device("cpu")
 SHARES = TextShares(**EVEN)
@@ -386,7 +387,7 @@ def test_a_writer_of_something_else_at_the_same_moment_is_a_conflict(tmp_path, m
     """What came first stays; the loser says so and leaves no draft. The same again is benign."""
     config, folder = made(tmp_path, stories(40)).config, tmp_path / "cohort"
     before = files_of(folder)
-    module = importlib.import_module("polymorph.texts.prepare")
+    module = importlib.import_module("polymorph.tasks.text.prepare")
     monkeypatch.setattr(module, "is_published", lambda _: False)  # as it was when both of them looked
     with pytest.raises(ConflictError, match="two runs that differ"):
         prepare(replace(config, seed=1), folder, silent)

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from polymorph.errors import RequestError
-from polymorph.tasks import text as text_module
 from polymorph.tasks.task import IGNORED, ProbeConfig
-from polymorph.tasks.text import STREAMS, TextSplits
-from polymorph.tasks.windows import _scaled, draw, permutation
+from polymorph.tasks.text import text_task as text_module
+from polymorph.tasks.text.text_task import STREAMS, TextSplits
+from polymorph.tasks.text.windows import _scaled, draw, permutation
 
 CPU = torch.device("cpu")
 LENGTHS = {

@@ -4,7 +4,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoTokenizer
 
 from polymorph.errors import RequestError
-from polymorph.texts.tokenizer import END, Encoder, loaded, tokenizer_digest, trained
+from polymorph.tasks.text.tokenizer import END, Encoder, loaded, tokenizer_digest, trained
 
 TEXTS = stories(40)
 SPECIAL = f"A text that spells out {END} and goes on."

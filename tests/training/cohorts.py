@@ -13,10 +13,10 @@ from unittest import mock
 
 import torch
 
-from polymorph import command, train
-from polymorph.cohort import Cohort, Status
-from polymorph.cohort.living import home
-from polymorph.config import TrainConfig, register
+from polymorph.cli import command, train
+from polymorph.cli.config import TrainConfig, register
+from polymorph.store import Cohort, Status
+from polymorph.store.process_liveness import home
 from polymorph.training.logging import Record
 from polymorph.training.module import StackModule
 

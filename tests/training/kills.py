@@ -6,8 +6,8 @@ from typing import Any
 
 from cohorts import after_step, cohort_in, end_of, exit_status, published, start_child, trained
 
-from polymorph import command
-from polymorph.cohort import files
+from polymorph.cli import command
+from polymorph.store import files
 from polymorph.training.module import StackModule
 
 KILLED = 9

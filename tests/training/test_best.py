@@ -20,10 +20,10 @@ from cohorts import (
 )
 from planned import CADENCE, OFTEN, STACK, planned
 
-from polymorph import command, train
-from polymorph.cohort import Cohort, CorruptError, Member
-from polymorph.report.runs import RunLogger
-from polymorph.report.tracking import Breaker
+from polymorph.cli import command, train
+from polymorph.store import Cohort, CorruptError, Member
+from polymorph.tracking.loggers import Breaker
+from polymorph.tracking.runs import RunLogger
 from polymorph.training.best import Evaluated, evaluated
 from polymorph.training.module import StackModule
 

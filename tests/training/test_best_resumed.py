@@ -25,8 +25,8 @@ from cohorts import (
 from kills import calls_of, check_kills
 from planned import CADENCE, PLAN, STACK, planned
 
-from polymorph import command
-from polymorph.cohort import Cohort, Member
+from polymorph.cli import command
+from polymorph.store import Cohort, Member
 from polymorph.training import best, logging
 from polymorph.training import run as run_module
 from polymorph.training.module import StackModule
@@ -213,6 +213,6 @@ def test_drafts_of_the_dead_are_swept(root: Path, whole: Cohort) -> None:
     cohort = copy_of(whole, root)
     draft = cohort.member(0).folder / "best" / ".draft-gone"
     draft.mkdir()
-    with mock.patch("polymorph.cohort.sweeping._is_leftover", return_value=True):
+    with mock.patch("polymorph.store.leftovers._is_leftover", return_value=True):
         assert cohort.member(0).sweep() == [".draft-gone"]
     assert not draft.exists()

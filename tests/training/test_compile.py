@@ -4,12 +4,19 @@ import pytest
 import torch
 
 from polymorph.errors import RequestError
+from polymorph.kernels.ragged_attention import has_kernel
 from polymorph.models.dyck_transformer import DyckTransformer, DyckTransformerConfig
-from polymorph.models.ragged_attention import has_kernel
 from polymorph.tasks.dyck import Dyck
 from polymorph.training.config import OptimizerConfig, TrainerConfig
 from polymorph.training.module import StackModule
-from polymorph.training.numerics import LONG_TRAINING, Layout, StepMode, capability, resumed_mode, step_mode
+from polymorph.training.numerics import (
+    LONG_TRAINING,
+    Layout,
+    StepMode,
+    capability,
+    resumed_mode,
+    step_mode,
+)
 from polymorph.training.stack import Stack
 
 CPU = torch.device("cpu")

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from cohorts import UNWATCHED, cohort_in, exit_status, jobs_of, memory_folder, snapshot, status_of, trained
 
-from polymorph import command
-from polymorph.cohort import Member, Status
+from polymorph.cli import command
 from polymorph.errors import RequestError
 from polymorph.models.dyck_transformer import DyckTransformerConfig
 from polymorph.saes.config import SAEConfig
 from polymorph.saes.disk import bytes_ahead, stored_bytes
+from polymorph.store import Member, Status
 from polymorph.training import disk
 from polymorph.training.config import CheckpointsConfig, TrainerConfig
 from polymorph.training.disk import Ahead, check_room, member_bytes, readable, weight_bytes

@@ -24,9 +24,9 @@ from cohorts import (
     weights_at,
 )
 
-from polymorph import command
-from polymorph.cohort import Cohort, files
-from polymorph.comparison import Comparison
+from polymorph.cli import command
+from polymorph.pipeline.comparison import Comparison
+from polymorph.store import Cohort, files
 from polymorph.training.module import StackModule
 
 STACK = ("seed=[0,1,2]", UNWATCHED)

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from cohorts import UNWATCHED, exit_status, jobs_of, memory_folder, published, snapshot, trained
 
-from polymorph import command
-from polymorph.claims.ledger_facts import facts_of
-from polymorph.cohort import Cohort
+from polymorph.cli import command
 from polymorph.errors import RequestError
-from polymorph.opening import spelled_out, task_of
+from polymorph.models.opening import spelled_out, task_of
+from polymorph.papers.mccann2026.facts import facts_of
+from polymorph.store import Cohort
 from polymorph.tasks.dyck import Dyck, DyckConfig
 
 SHORT = ("seed=0", UNWATCHED, "trainer.max_steps=4", "trainer.eval_every=2")

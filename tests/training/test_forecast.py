@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from cohorts import UNWATCHED, memory_folder, trained
 
-from polymorph.cohort import Member
+from polymorph.store import Member
 from polymorph.training import forecast
 from polymorph.training.checkpoint import Progress, Schedule
 from polymorph.training.forecast import Estimate, Forecast, duration, short

@@ -28,8 +28,8 @@ from cohorts import (
 )
 from kills import KILLED, calls_of, check_kills
 
-from polymorph import command
-from polymorph.cohort import Cohort, Member, files
+from polymorph.cli import command
+from polymorph.store import Cohort, Member, files
 from polymorph.training.interruption import interruptible
 from polymorph.training.module import StackModule
 

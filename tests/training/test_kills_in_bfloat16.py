@@ -20,9 +20,9 @@ from cohorts import (
     trained,
 )
 
-from polymorph import command
-from polymorph.cohort import Cohort
-from polymorph.models.ragged_attention import has_kernel
+from polymorph.cli import command
+from polymorph.kernels.ragged_attention import has_kernel
+from polymorph.store import Cohort
 from polymorph.training import numerics
 from polymorph.training.module import StackModule
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch.func import functional_call
 
+from polymorph.kernels.ragged_attention import has_kernel, ragged_attention
 from polymorph.models.attention import attend
 from polymorph.models.dyck_transformer import DyckTransformer, DyckTransformerConfig
-from polymorph.models.ragged_attention import has_kernel, ragged_attention
 from polymorph.tasks.dyck import Dyck, DyckConfig
 from polymorph.tasks.task import IGNORED
 from polymorph.training.config import OptimizerConfig, TrainerConfig

@@ -22,10 +22,10 @@ from cohorts import (
     with_best,
 )
 
-from polymorph import command
-from polymorph.cohort import Cohort, Status
+from polymorph.cli import command
 from polymorph.errors import RequestError
 from polymorph.models.dyck_transformer import FINAL_GAIN, IO_PARAMETERS
+from polymorph.store import Cohort, Status
 
 TOLERANCE = 2e-4  # design.md: stack against solo, after 50 steps
 

@@ -9,13 +9,13 @@ import pytest
 import torch
 from cohorts import after_step, all_weights, equal, memory_folder, rows_of_kind, status_of, trained
 
-from polymorph import train
-from polymorph.cohort import Cohort
-from polymorph.comparison import Comparison
+from polymorph.cli import train
 from polymorph.errors import RequestError
-from polymorph.online_saes import OnlineSAEs
+from polymorph.pipeline.comparison import Comparison
+from polymorph.pipeline.online_saes import OnlineSAEs
 from polymorph.saes.config import SAEConfig
 from polymorph.saes.stored import StoredDictionaries
+from polymorph.store import Cohort
 
 SITES = ("blocks.0.hook_resid_mid", "blocks.0.hook_resid_post")
 FEW = ("checkpoints.powers_until=0", "checkpoints.every=10", "trainer.max_steps=20")

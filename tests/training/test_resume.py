@@ -28,10 +28,10 @@ from cohorts import (
     with_best,
 )
 
-from polymorph import command, train
-from polymorph.cohort import Cohort
-from polymorph.config import TrainConfig
+from polymorph.cli import command, train
+from polymorph.cli.config import TrainConfig
 from polymorph.errors import RequestError
+from polymorph.store import Cohort
 from polymorph.training import numerics as numerics_module
 from polymorph.training import run as run_module
 from polymorph.training.module import StackModule

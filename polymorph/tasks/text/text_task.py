@@ -1,0 +1,349 @@
+"""Text as a task: every position's label is the next token of it.
+
+Documents are told apart into five splits once, when the text is prepared; here it is a row of tokens in which the
+documents of one split lie together. Training, evaluation and the SAEs read windows drawn anywhere in their span;
+the probe reads whole documents, cut into windows.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from polymorph.checks import at_least, one_of
+from polymorph.errors import RequestError
+from polymorph.tasks.task import IGNORED, SPLITS, Chunk, Inputs, ProbeConfig, Split
+from polymorph.tasks.text import windows
+from polymorph.tasks.text.windows import Row, Windows
+
+TextSplits = ("train", "sae", "evaluation", "fit", "eval")
+SOURCES = ("docstrings", "files", "hub")
+TRAINED = "train"  # the tokenizer that is trained on the text itself
+BYTES = 256  # what a byte-level tokenizer begins with; the end of a document comes on top
+CHUNK_TOKENS = 4096  # of one chunk of the probe: 0.8 GB of float32 logits over 50,304 tokens
+
+# A stream is the second word of the generator's key: draws for different purposes never meet.
+STREAMS = {"train": 0, "evaluation": 1, "probe": 2, "sae": 3}
+
+
+@dataclass
+class TextShares:
+    """What share of the documents goes into each split; a document's own hash decides which."""
+
+    train: float = 0.7
+    """For training, and for the tokenizer if it is trained here."""
+    sae: float = 0.15
+    """For training SAEs."""
+    evaluation: float = 0.03
+    """For the members' evaluation while they train."""
+    fit: float = 0.06
+    """For the probe's documents on which maps are fitted."""
+    eval: float = 0.06
+    """For the probe's documents on which they are scored."""
+
+    def __post_init__(self) -> None:
+        at_least("task.shares", self, train=0, sae=0, evaluation=0, fit=0, eval=0)
+        total = sum(asdict(self).values())
+        if not abs(total - 1) <= 1e-9:
+            raise ValueError(f"task.shares={asdict(self)}: they sum to {total:.12g}, and must to 1")
+
+
+@dataclass
+class TextConfig:
+    """The task. A text is prepared once a cohort; `context` and `windows` may differ on the same text."""
+
+    name: str = "text"
+    """Chosen as `task=text`, `text_files` or `pile`."""
+    source: str = "docstrings"
+    """docstrings of installed packages, files on disk, or a dataset of the hub."""
+    packages: list[str] = field(
+        default_factory=lambda: [
+            *("torch", "numpy", "scipy", "polars", "matplotlib"),
+            *("transformers", "lightning", "wandb", "sae_lens", "transformer_lens"),
+        ]
+    )
+    """For docstrings: the packages, under the names by which they are imported."""
+    files: list[str] = field(default_factory=list)
+    """For files: paths or patterns of .jsonl, .jsonl.zst, .txt and .parquet."""
+    dataset: str = ""
+    """For hub: the dataset, as owner/name."""
+    dataset_revision: str | None = None
+    """For hub: its branch, tag or commit; the newest by default, and its commit is recorded."""
+    dataset_config: str | None = None
+    """For hub: the dataset's configuration, where it has several."""
+    dataset_split: str = "train"
+    """For hub: the dataset's own split that is read; the task's splits are drawn from it."""
+    text_column: str = "text"
+    """Which column, or key of a line, holds the text; not for docstrings and .txt."""
+    max_documents: int | None = None
+    """Reading stops after so many documents."""
+    max_tokens: int | None = None
+    """Reading stops after the document that reaches so many tokens."""
+    min_characters: int = 1
+    """Shorter documents are left out."""
+    tokenizer: str = TRAINED
+    """"train" trains one on the training split; otherwise a local folder, or a hub repository[@revision]."""
+    vocab_size: int = 2048
+    """At most so many tokens in the tokenizer that is trained here."""
+    context: int = 128
+    """Tokens that the model reads at once."""
+    windows: int = 4
+    """At most so many windows of a document are in the probe."""
+    shares: TextShares = field(default_factory=TextShares)
+    seed: int = 0
+    """Decides which document goes into which split."""
+
+    def __post_init__(self) -> None:
+        one_of("task.source", self.source, SOURCES)
+        at_least("task", self, context=1, windows=1, min_characters=1, seed=0)
+        for key in ("max_documents", "max_tokens"):
+            if getattr(self, key) is not None:
+                at_least("task", self, **{key: 1})
+        self._check_source()
+        if not self.tokenizer:
+            raise ValueError(f"task.tokenizer='': {TRAINED}, a local folder, or a hub repository")
+        if self.tokenizer == TRAINED:
+            at_least("task", self, vocab_size=BYTES + 1)
+            if self.shares.train == 0:
+                raise ValueError(
+                    f"task.shares.train=0.0, task.tokenizer={TRAINED}: there is nothing to train one on; "
+                    "give a share above 0, or a tokenizer"
+                )
+
+    def _check_source(self) -> None:
+        needed = {"docstrings": "packages", "files": "files", "hub": "dataset"}
+        if not getattr(self, needed[self.source]):
+            key = needed[self.source]
+            raise ValueError(f"task.{key}={getattr(self, key)!r}: task.source={self.source} needs task.{key}")
+        for source, key in (("files", "files"), ("hub", "dataset")):
+            if source != self.source and getattr(self, key):
+                raise ValueError(
+                    f"task.{key}={getattr(self, key)!r}: not read with task.source={self.source}; "
+                    f"leave it out, or give task.source={source}"
+                )
+        if self.source == "hub" and self.tokenizer == TRAINED and self.max_documents is None:
+            raise ValueError(
+                f"task.max_documents=None: task.tokenizer={TRAINED} reads all documents before it counts a "
+                "token; with task.source=hub say how many"
+            )
+
+    def deciding(self) -> dict[str, Any]:
+        """All that decides the tokens and their splits, as plain data; what this source does not read is not in it."""
+        read = {
+            "docstrings": ["packages"],
+            "files": ["files", "text_column"],
+            "hub": ["dataset", "dataset_revision", "dataset_config", "dataset_split", "text_column"],
+        }
+        of_sources = {key for keys in read.values() for key in keys}
+        idle = {"name", "context", "windows"} | (of_sources - set(read[self.source]))
+        if self.tokenizer != TRAINED:
+            idle.add("vocab_size")
+        return {key: value for key, value in asdict(self).items() if key not in idle}
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A prepared text, read-only; every document ends with the token `eos`, which is nowhere else.
+
+    `tokens` is a row of uint16 or uint32, mapped from a file or in memory; document i is
+    `tokens[starts[i]:starts[i + 1]]`. `splits` says of each split its first document and one past its last.
+    """
+
+    tokens: np.ndarray
+    starts: np.ndarray
+    splits: Mapping[str, tuple[int, int]]
+    vocab_size: int
+    eos: int
+    facts: Mapping[str, Any]
+    tokenizer: Path
+
+    def documents(self, split: str) -> int:
+        first, end = self.splits[split]
+        return end - first
+
+    def span(self, split: str) -> tuple[int, int]:
+        """The split's first token, and one past its last."""
+        first, end = self.splits[split]
+        return int(self.starts[first]), int(self.starts[end])
+
+
+class Text:
+    """The task, opened: implements `Task`. Tokens are gathered on the CPU and given on the device asked for."""
+
+    distributions: Sequence[str] = ("evaluation",)
+    headline = "tok"
+
+    def __init__(self, config: TextConfig, tokens: Tokens) -> None:
+        self.config = config
+        self.tokens = tokens
+
+    @property
+    def evaluated_at_once(self) -> int:
+        return max(1, CHUNK_TOKENS // self.config.context)
+
+    @property
+    def classes(self) -> dict[str, int]:
+        """The one head, and how many classes it has."""
+        return {"tok": self.tokens.vocab_size}
+
+    def check(self, probe: ProbeConfig, uses: Sequence[str], d_vocab: int) -> None:
+        for split in SPLITS:
+            self._check_documents(probe, split)
+        for use in uses:
+            self._places(use)
+        largest = int(self.tokens.tokens.max()) if len(self.tokens.tokens) else 0
+        if largest >= d_vocab:
+            raise RequestError(
+                f"task.tokenizer: the text has the token {largest}, and the models know {d_vocab} from 0 on: it is "
+                "the tokenizer of other models"
+            )
+
+    def batches(self, seeds: Int[Tensor, " members"], steps: Int[Tensor, " steps"], size: int) -> Windows:
+        """Windows of the training span; its first k windows do not depend on `size`."""
+        return self._drawn("train", seeds, steps, size)
+
+    def inputs(self, batch: Windows, groups: int = 1, static: bool = False) -> Inputs:
+        """Windows are of one length, so there is nothing to group and nothing that changes."""
+        tokens, labels = self._read(batch)
+        return Inputs((tokens,), {"tok": labels})
+
+    def flat_inputs(self, batch: Windows) -> Inputs:
+        return self.inputs(batch)
+
+    def evaluation(self, distribution: str, step: int, size: int, device: torch.device) -> Windows:
+        """Windows of the evaluation span."""
+        one_of("distribution", distribution, tuple(self.distributions))
+        seeds = torch.zeros(1, dtype=torch.long, device=device)
+        return self._drawn("evaluation", seeds, torch.tensor([step]), size)[0]
+
+    def held_out(self, distribution: str, sequences: int, device: torch.device) -> Iterator[Chunk]:
+        """A window of the evaluation span is a document."""
+        for step, first in enumerate(range(0, sequences, self.evaluated_at_once)):
+            size = min(self.evaluated_at_once, sequences - first)
+            yield self._whole(self.evaluation(distribution, step, size, device), first)
+
+    def probe(self, probe: ProbeConfig, split: Split, device: torch.device) -> Iterator[Chunk]:
+        """Documents of the split in an order drawn from the probe's seed, each cut into windows from its beginning.
+
+        The last window of a document may be shorter; the end of a document is only ever a label.
+        """
+        wanted, there = self._check_documents(probe, split)
+        order = windows.permutation(there, (probe.seed, STREAMS["probe"]), TextSplits.index(split))
+        first = self.tokens.splits[split][0]
+        documents = (self._rows(number, first + int(order[number])) for number in range(wanted))
+        for rows in windows.chunked(documents, CHUNK_TOKENS):
+            yield self._chunk(rows, device)
+
+    def fresh(self, seed: int, step: int, tokens: int, device: torch.device) -> Chunk:
+        """Windows of the sae span, in which neither training, nor evaluation, nor the probe has a document."""
+        seeds, size = torch.tensor([seed], device=device), -(-tokens // self.config.context)
+        return self._whole(self._drawn("sae", seeds, torch.tensor([step]), size)[0], 0)
+
+    def prompts(self, texts: Sequence[str], device: torch.device) -> Chunk:
+        """Texts as documents, a row each in their order; one that is longer than the context is read from its end.
+
+        `RequestError` for a text without a token.
+        """
+        each = [ids[-self.config.context :] for ids in self._encoded(texts)]
+        lengths = torch.tensor([len(ids) for ids in each])
+        at = torch.arange(int(lengths.max())).expand(len(each), -1)
+        kept = at < lengths[:, None]
+        tokens = torch.full(kept.shape, self.tokens.eos)
+        tokens[kept] = torch.tensor([token for ids in each for token in ids])
+        labels = tokens.roll(-1, 1).masked_fill(at + 1 >= lengths[:, None], IGNORED)
+        seen = at[kept].to(device)
+        return Chunk(
+            arguments=(tokens.to(device),),
+            labels={"tok": labels.to(device)},
+            kept=kept.to(device),
+            document=torch.arange(len(each)).repeat_interleave(lengths).to(device),
+            position=seen,
+            seen=seen,
+        )
+
+    def first_tokens(self, words: Sequence[str]) -> list[int]:
+        """The token that each word begins with; a word inside a sentence begins with its space."""
+        return [ids[0] for ids in self._encoded(words)]
+
+    def _encoded(self, texts: Sequence[str]) -> list[list[int]]:
+        """Without any token put around a text."""
+        tokenizer = Tokenizer.from_file(str(self.tokens.tokenizer))
+        tokenizer.encode_special_tokens = True
+        found = [one.ids for one in tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
+        if not all(found):
+            raise RequestError(f"text {texts[found.index([])]!r} has no token")
+        return found
+
+    def _whole(self, batch: Windows, first: int) -> Chunk:
+        """The windows of one member, numbered from `first` on, of which every token is kept."""
+        read, labels = (values[0] for values in self._read(batch))
+        size, context = read.shape
+        position = torch.arange(context, device=read.device).repeat(size)
+        return Chunk(
+            arguments=(read,),
+            labels={"tok": labels},
+            kept=torch.ones_like(read, dtype=torch.bool),
+            document=first + torch.arange(size, device=read.device).repeat_interleave(context),
+            position=position,
+            seen=position,
+        )
+
+    def _check_documents(self, probe: ProbeConfig, split: Split) -> tuple[int, int]:
+        wanted, there = getattr(probe, split), self.tokens.documents(split)
+        if wanted > there:
+            raise RequestError(
+                f"probe.{split}={wanted}: the text has {there:,} documents in its split {split}; give more text, "
+                f"a larger task.shares.{split}, or at most probe.{split}={there}"
+            )
+        return wanted, there
+
+    def _drawn(self, split: str, seeds: Tensor, steps: Tensor, size: int) -> Windows:
+        start, places = self._places(split)
+        drawn = windows.draw(seeds, steps, size, STREAMS[split], places)
+        return Windows(start + drawn, seeds.device)
+
+    def _places(self, split: str) -> tuple[int, int]:
+        """Where the split begins, and how many windows may be drawn from it."""
+        start, end = self.tokens.span(split)
+        places = end - start - self.config.context
+        if places < 1:
+            raise RequestError(
+                f"task.context={self.config.context}: a window takes {self.config.context + 1} tokens, and the "
+                f"text has {end - start:,} in its split {split}; give more text, a larger task.shares.{split}, or "
+                "a smaller task.context"
+            )
+        return start, places
+
+    def _read(self, batch: Windows) -> tuple[Tensor, Tensor]:
+        """The windows' tokens and the tokens after them."""
+        found = windows.gather(self.tokens.tokens, batch.starts.numpy(), self.config.context + 1)
+        found = found.to(batch.device)
+        return found[..., :-1].contiguous(), found[..., 1:].contiguous()
+
+    def _rows(self, number: int, document: int) -> list[Row]:
+        start, end = int(self.tokens.starts[document]), int(self.tokens.starts[document + 1])
+        return windows.rows_of(number, start, end, self.config.context, self.config.windows)
+
+    def _chunk(self, rows: list[Row], device: torch.device) -> Chunk:
+        starts = np.array([row.start for row in rows])
+        lengths = torch.tensor([row.length for row in rows])
+        width = int(lengths.max())
+        at = torch.arange(width).expand(len(rows), width)
+        kept = at < lengths[:, None]
+        found = windows.gather(self.tokens.tokens, starts, width + 1)
+        tokens = found[:, :-1].masked_fill(~kept, self.tokens.eos)
+        labels = found[:, 1:].masked_fill(~kept, IGNORED)
+        return Chunk(
+            arguments=(tokens.to(device),),
+            labels={"tok": labels.to(device)},
+            kept=kept.to(device),
+            document=torch.tensor([row.document for row in rows]).repeat_interleave(lengths).to(device),
+            position=(torch.tensor([row.place for row in rows])[:, None] + at)[kept].to(device),
+            seen=at[kept].to(device),
+        )
