@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from polymorph import compare
-from polymorph.pipeline.given import STUDIES, Compared
+from polymorph.pipeline.given import OF_GIVEN, Compared
 
 TOKENS, LENGTH = 4000, 20
 DOCUMENT = torch.arange(TOKENS).div(LENGTH, rounding_mode="floor")
@@ -42,7 +42,7 @@ def test_a_rotation_is_found(normal):
     assert found.verdict == "rotation"
     assert verdicts(found)["pairing"] == "related"
     assert verdicts(found)["isometry"] == "not rejected"
-    assert set(found.tables) | {name.removeprefix("study ") for name, _ in found.refused} == set(STUDIES)
+    assert set(found.tables) | {name.removeprefix("study ") for name, _ in found.refused} == set(OF_GIVEN)
     assert [name for name, _ in found.refused] == ["study cycles"]  # which takes three members
 
 

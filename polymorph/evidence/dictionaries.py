@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import polars as pl
 from torch import Tensor
 
 from polymorph.alignment.controls import covariance_only
@@ -17,7 +16,6 @@ from polymorph.models.activations import ActivationSource, ModelActivations
 from polymorph.saes.scores import Metric, Route, bounded, placed
 from polymorph.saes.trained import Dictionaries, TrainedSAE, Variant
 
-EXTRA_COLUMNS: dict[str, type[pl.DataType]] = {"sae": pl.String, "variant": pl.String, "control": pl.String}
 VARIANTS: tuple[Variant, ...] = ("distinct", "online", "attached")
 """The first of them that a member has is used: never one that shares its initialisation with another member's."""
 DRAWS = 3

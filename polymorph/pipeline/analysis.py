@@ -24,9 +24,7 @@ from polymorph.report.data import MemberSummary, ReportData
 from polymorph.saes.stored import StoredDictionaries
 from polymorph.steering.request import Steering
 from polymorph.store import Cohort, CorruptError, Member, digest
-from polymorph.studies.angles import rows as angles
 from polymorph.studies.claims import claims_of
-from polymorph.studies.ladder import rows as ladder
 from polymorph.studies.registry import STUDIES, study_tables
 
 
@@ -109,7 +107,7 @@ class Analysis:
         """The files, what they show, the rows of the ladder, and how many pairs had to be computed."""
         rows, problems, computed = self.comparison.rows(self.pairs)
         self.left_out += [("pair", problem) for problem in problems]
-        tables = {"ladder": table(rows, ladder.EXTRA_COLUMNS)}
+        tables = {"ladder": table(rows, STUDIES["ladder"].columns)}
         if (evidence := self._evidence()) is not None:
             own = [name for name in self.studies if name != "ladder"]
             more, refused = study_tables(evidence, own, self.memory_gib, self.progress)
@@ -251,7 +249,7 @@ class Analysis:
             notes=self._notes(),
             left_out=self.left_out,
             ladder=tables["ladder"],
-            angles=tables.get("angles", table([], angles.EXTRA_COLUMNS)),
+            angles=tables.get("angles", table([], STUDIES["angles"].columns)),
             history=_history(self.members),
             provenance={
                 **self.provenance,

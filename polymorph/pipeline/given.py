@@ -22,10 +22,10 @@ from polymorph.evidence.evidence import Evidence
 from polymorph.evidence.pairs import pairs_of
 from polymorph.models.activations import SPLITS, Activations, Split
 from polymorph.studies.claims import claims_of
-from polymorph.studies.registry import study_tables
+from polymorph.studies.registry import STUDIES, study_tables
 from polymorph.verdicts.claim import Claim
 
-STUDIES = ("pairing", "isometry", "ladder", "support", "haar", "cycles", "sample_efficiency")
+OF_GIVEN = tuple(name for name, study in STUDIES.items() if study.is_of("given"))
 SITE = "given"
 
 
@@ -74,7 +74,7 @@ def compare(
     members: Sequence[Float[Tensor, "n d"]],
     document: Int[Tensor, "n"],
     position: Int[Tensor, "n"] | None = None,
-    studies: Sequence[str] = STUDIES,
+    studies: Sequence[str] = OF_GIVEN,
 ) -> Compared:
     """Compare activations of two or more members on the same n tokens; `document` says which belong together.
 
@@ -98,7 +98,7 @@ def compare(
     source = GivenActivations(values[:, order], index[order], place)
     ends = [(member, 0) for member in range(len(members))]
     evidence = Evidence("given", ends, pairs_of(ends), source)
-    tables, refused = study_tables(evidence, [name for name in STUDIES if name in studies])
+    tables, refused = study_tables(evidence, [name for name in OF_GIVEN if name in studies])
     if "ladder" in studies and "ladder" not in tables:
         raise ValueError(dict(refused)["study ladder"])
     return Compared(claims_of(tables), tables, refused)

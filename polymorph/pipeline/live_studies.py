@@ -15,8 +15,8 @@ from polymorph.models.activations import Activations, Split
 from polymorph.pipeline.comparison import Comparison
 from polymorph.steering.request import Steering
 from polymorph.store import digest
-from polymorph.studies.pairing.rows import pairing_rows
-from polymorph.studies.steering.rows import steering_rows
+from polymorph.studies.pairing.rows import study_rows as pairing_rows
+from polymorph.studies.steering.rows import study_rows as steering_rows
 
 VERSION = 2
 PAIRING_DOCUMENTS = 16

@@ -16,12 +16,9 @@ from polymorph.report.bundle import bundle
 from polymorph.report.data import MemberSummary, ReportData
 from polymorph.store import digest
 from polymorph.studies.claims import claims_of
-from polymorph.studies.ladder import rows as ladder
-from polymorph.studies.registry import study_tables
+from polymorph.studies.registry import STUDIES, study_tables
 
-OF_TRAINING, OF_SITES = ("trajectory",), ("layers",)
-OF_ANSWERS = ("loss_by_position", "equivalence", "stitching", "steering", "weights", "components", "bars")
-FOREIGN = tuple(f"study {name}" for name in OF_TRAINING + OF_SITES + OF_ANSWERS)
+FOREIGN = tuple(f"study {name}" for name, study in STUDIES.items() if not study.is_of("planted"))
 """What a planted cohort cannot have: it was not trained, has one site, and is activations without a model."""
 
 
@@ -76,7 +73,7 @@ class PlantedAnalysis:
             architecture={},
             members=[MemberSummary(seed, "planted", None) for seed, _ in self.evidence.ends],
             left_out=self.left_out,
-            ladder=tables.get("ladder", table([], ladder.EXTRA_COLUMNS)),
+            ladder=tables.get("ladder", table([], STUDIES["ladder"].columns)),
             angles=tables.get("angles", pl.DataFrame()),
             history=pl.DataFrame(),
             provenance={**self.provenance, "table files": ", ".join(f"{name}.parquet" for name in tables)},

@@ -1,5 +1,6 @@
 """All files of an analysis: tables, claims, figures and the page."""
 
+import itertools
 from collections.abc import Sequence
 
 from polymorph.evidence.rows import write_table
@@ -15,7 +16,7 @@ PAGE, CLAIMS = "report.html", "claims.json"
 def bundle(report: ReportData, names: Sequence[str]) -> dict[str, bytes]:
     """File name → bytes; `names` are the studies whose tables are written."""
     drawn = draw_all(report)
-    figures = figure_files(drawn)
+    figures = figure_files(itertools.chain.from_iterable(drawn.values()))
     tables = {f"{name}.parquet": write_table(report.tables[name]) for name in names if name in report.tables}
     page = {PAGE: render_page(report, drawn, figures).encode(), CLAIMS: write_claims(report.claims)}
     return tables | figures | page

@@ -19,10 +19,10 @@ from polymorph.plotting.table_rows import at_last_steps, in_reading_order
 from polymorph.report.cautions import cautions
 from polymorph.report.data import MemberSummary, ReportData, ladder_of
 from polymorph.report.explorer import explorer_of
-from polymorph.report.figures import draw_all
+from polymorph.report.figures import MEMBERS, draw_all
 from polymorph.report.inline_svg import picture
 from polymorph.report.opening import COLUMNS, beside, opening_of
-from polymorph.report.sections import MEMBERS, section_of, sections_of
+from polymorph.report.sections import sections_of
 from polymorph.report.summary import Summary, summarise
 from polymorph.report.verdicts import bars_of, how_decided, verdicts_of
 from polymorph.studies.registry import STUDIES
@@ -36,7 +36,9 @@ NO_SAES = "they need SAEs at these checkpoints, and there are none; python train
 
 
 def render_page(
-    report: ReportData, drawn: Sequence[Drawn] | None = None, files: Mapping[str, bytes] | None = None
+    report: ReportData,
+    drawn: Mapping[str, tuple[Drawn, ...]] | None = None,
+    files: Mapping[str, bytes] | None = None,
 ) -> str:
     """The page as text; `drawn` and `files` spare drawing and saving figures again."""
     ladder = ladder_of(report)
@@ -64,8 +66,8 @@ def render_page(
             behind=f"At {steps_behind(last)}. {data_behind(last)} {R2_DEFINITION}" if summary.sites else "",
             cautions=cautions(last, report.tables) if summary.sites else [],
             sections=sections_of(report, plates),
-            of_members=[plate for plate in plates if section_of(plate) == MEMBERS],
-            pictures=_pictures(plates, files or {}),
+            of_members=plates.get(MEMBERS, ()),
+            pictures=_pictures([one for own in plates.values() for one in own], files or {}),
             **_explored(ladder),
             provenance=_provenance(report.provenance),
             **_own("style", "style.css"),
@@ -97,7 +99,7 @@ def _own(name: str, *files: str) -> dict[str, str]:
 def left_out(entries: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
     """Who is missing, and why; studies of SAEs, where a cohort has none, in one line."""
     needing = {
-        (f"{STUDY}{name}", f"it needs {study.needs}") for name, study in STUDIES.items() if study.needs_saes
+        (f"{STUDY}{name}", f"it needs {study.missing}") for name, study in STUDIES.items() if study.needs_saes
     }
     if not needing <= set(entries):
         return list(entries)

@@ -11,8 +11,8 @@ from polymorph.alignment.rotation import frobenius_haar_band
 from polymorph.evidence.rows import Row, table
 from polymorph.steering.regimes import REGIMES
 from polymorph.studies.claims import claims_of
-from polymorph.studies.ladder import rows as ladder
 from polymorph.studies.pairing import rows as pairing
+from polymorph.studies.registry import STUDIES
 from polymorph.studies.sae_transfer import rows as sae_transfer
 from polymorph.studies.steering.bench import NAMED
 from polymorph.studies.steering.bench import STUDY as STEERING
@@ -91,7 +91,10 @@ def _verdicts(rows: Sequence[Row]) -> Metrics:
     if not any(row.role == "estimate" for row in own):
         return {}
     tests = combined(rows)
-    tables = {"ladder": table(own, ladder.EXTRA_COLUMNS), "pairing": table(tests, pairing.EXTRA_COLUMNS)}
+    tables = {
+        "ladder": table(own, STUDIES["ladder"].columns),
+        "pairing": table(tests, STUDIES["pairing"].columns),
+    }
     found: Metrics = {_name(row.site, "pairing_p_value"): row.value for row in tests}
     for claim in claims_of({name: each for name, each in tables.items() if not each.is_empty()}):
         if claim.id.startswith("verdict:"):

@@ -16,10 +16,7 @@ from scipy.stats import t as student
 from polymorph.alignment.multiplicity import benjamini_hochberg, holm
 from polymorph.evidence.rows import ON_SUPPORT, Row, table
 from polymorph.studies.claims import claims_of
-from polymorph.studies.haar import rows as haar
-from polymorph.studies.ladder import rows as ladder
-from polymorph.studies.pairing import rows as pairing
-from polymorph.studies.support import rows as support
+from polymorph.studies.registry import STUDIES
 from polymorph.verdicts.claim import Claim, write_claims
 from polymorph.verdicts.error_rate import ErrorRate, _given, error_rate
 from polymorph.verdicts.estimate import Estimate, estimate
@@ -199,7 +196,7 @@ def made(
     if ceiling is not None:
         own = {"source_step": 5, "role": "ceiling", "map": "affine"}
         rungs += [row("ladder", "r2", ceiling, (i, i), **bounds(ceiling), **own) for i in range(seeds)]
-    tables = {"ladder": table(rungs, ladder.EXTRA_COLUMNS)}
+    tables = {"ladder": table(rungs, STUDIES["ladder"].columns)}
     if determined is not None:
         rows = [row("support", "determined_dimension", float(determined), pair) for pair in both[:-1]]
         rows += [row("support", "determined_dimension", float(d), both[-1])]  # the least of all pairs counts
@@ -207,18 +204,18 @@ def made(
         own = {"source_step": 9, "role": "ceiling"}
         rows += [row("support", "determined_dimension", 1.0, (0, 0), **own)]  # of a member, not of a pair
         rows += [] if on_support is None else family("support", on_support, convention=ON_SUPPORT)
-        tables["support"] = table(rows, support.EXTRA_COLUMNS)
+        tables["support"] = table(rows, STUDIES["support"].columns)
     if p is not None:
         rv = {"extra": {"statistic": "rv"}}
         rows = [row("pairing", "p_value", p, None, **rv), row("pairing", "p_value", 0.9, (0, 1), **rv)]
-        tables["pairing"] = table(rows, pairing.EXTRA_COLUMNS)
+        tables["pairing"] = table(rows, STUDIES["pairing"].columns)
     if haar_p is not None:
         rows = [row("haar", "determined_dimension", float(determined or 0), None)]
         rows += [row("haar", "dimension", float(d), None)]
         for law, value in (("exact", 0.9), ("refit", haar_p)):
             rows += [row("haar", "p_value", value, None, extra={"statistic": "registered", "law": law})]
             rows += [row("haar", "p_value", value, None, extra={"statistic": "trace", "law": law})]
-        tables["haar"] = table(rows, haar.EXTRA_COLUMNS)
+        tables["haar"] = table(rows, STUDIES["haar"].columns)
     return {name: frame.with_columns(site=pl.lit(site)) for name, frame in tables.items()}
 
 

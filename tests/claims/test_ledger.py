@@ -10,7 +10,6 @@ import pytest
 
 from polymorph.cli import command
 from polymorph.cli.config import AnalyzeConfig, TrainConfig, register
-from polymorph.evidence import dictionaries
 from polymorph.evidence.rows import Row, table
 from polymorph.papers.mccann2026 import ledger as judging
 from polymorph.papers.mccann2026.entries import (
@@ -40,7 +39,7 @@ from polymorph.papers.mccann2026.measurement import (
     sound_estimate,
 )
 from polymorph.papers.mccann2026.printed_numbers import Expected, ks_distance
-from polymorph.studies.ladder import rows as ladder
+from polymorph.studies.registry import STUDIES
 from polymorph.verdicts.estimate import Estimate
 
 DOCS = Path(__file__).parent.parent.parent / "docs" / "paper_ledger.yaml"
@@ -229,7 +228,7 @@ def row(value: float, source: int = 0, target: int = 1, site: str = "a", **about
 
 
 def tables(*rows: Row) -> dict[str, pl.DataFrame]:
-    return {"ladder": table(rows, ladder.EXTRA_COLUMNS)}
+    return {"ladder": table(rows, STUDIES["ladder"].columns)}
 
 
 BOTH = tables(
@@ -419,7 +418,7 @@ def test_a_missing_study_names_the_commands() -> None:
     assert (found.verdict, found.make) == (NOT_RUN, "make the cohort && make its SAEs")
     assert found.reason == "there is no table of sae_transfer"
     assert verdict(rows={}).make == "make the cohort"
-    empty = {"sae_transfer": table([], dictionaries.EXTRA_COLUMNS)}
+    empty = {"sae_transfer": table([], STUDIES["sae_transfer"].columns)}
     assert verdict(rows=BOTH | empty, producer=sae).reason == "sae_transfer has no such explained_variance"
 
 

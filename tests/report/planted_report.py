@@ -87,7 +87,7 @@ def tables(
         result, documents = moments.result(), {"fit_documents": DOCUMENTS}
         found[0].extend(ladder.ladder_rows(result, labels, name, eval_documents=DOCUMENTS, **documents))
         found[1].extend(angles.angle_rows(result, labels, name, **documents))
-    return table(found[0], ladder.EXTRA_COLUMNS), table(found[1], angles.EXTRA_COLUMNS)
+    return table(found[0], STUDIES["ladder"].columns), table(found[1], STUDIES["angles"].columns)
 
 
 def _collected(

@@ -26,7 +26,7 @@ from polymorph.saes.run import SAETraining
 from polymorph.saes.stored import read_trained, sae_name
 from polymorph.store import Cohort
 
-sys.path.append(str(Path(__file__).resolve().parent.parent / "cohort"))
+sys.path.append(str(Path(__file__).resolve().parent.parent / "store"))
 
 from store_faults import KILLED, at_call, calls_of, drafts, in_child, kill_amid, kill_before
 

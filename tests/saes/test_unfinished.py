@@ -13,7 +13,7 @@ import pytest
 from cohorts import copy_of, memory_folder
 from test_run import FEW, TINY, after, digests, train, training_of
 
-sys.path.append(str(Path(__file__).resolve().parent.parent / "cohort"))
+sys.path.append(str(Path(__file__).resolve().parent.parent / "store"))
 
 from cohorts import trained
 from store_faults import in_child

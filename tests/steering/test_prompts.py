@@ -20,6 +20,7 @@ from polymorph.models.functions import Functions
 from polymorph.steering.contrasts import contrast_of, prompt_contrasts
 from polymorph.steering.request import Steering
 from polymorph.steering.vectors import check_prompts, prompt_vectors, target_of
+from polymorph.studies.registry import STUDIES
 from polymorph.studies.steering import rows as steering
 from polymorph.tasks.task import IGNORED, ProbeConfig
 from polymorph.tasks.text.prepare import prepare
@@ -127,7 +128,7 @@ def test_language_models_are_steered_by_prompts_at_the_middle_site(members, tmp_
         functions=lambda _: members,
         steering=replace(asked, doses=(1.0,)),
     )
-    frame = table(steering.steering_rows(whole), steering.EXTRA_COLUMNS)
+    frame = table(steering.study_rows(whole), STUDIES["steering"].columns)
     assert frame["site"].unique().to_list() == [members.sites[1]]
     shipped = {one.name for one in prompt_contrasts() if target_of(one, members.task) is not None}
     assert set(frame["contrast"].drop_nulls()) == {*shipped, "where"}

@@ -12,7 +12,7 @@ from polymorph.plotting.style import MAP_COLOURS
 from polymorph.plotting.table_rows import completed
 from polymorph.report.figure_files import saved
 from polymorph.steering.regimes import REGIMES
-from polymorph.studies.registry import schema_of
+from polymorph.studies.registry import STUDIES, schema_of
 from polymorph.studies.steering import figure as figure
 from polymorph.studies.steering import rows as steering
 
@@ -22,7 +22,7 @@ NONE = pl.DataFrame(schema=schema_of("ladder"))
 @pytest.fixture(scope="module")
 def rows() -> pl.DataFrame:
     found = evidence([member(R, seed, 0.05) for seed, R in enumerate(rotations(3))])
-    return completed(table(steering.steering_rows(found), steering.EXTRA_COLUMNS), schema_of("steering"))
+    return completed(table(steering.study_rows(found), STUDIES["steering"].columns), schema_of("steering"))
 
 
 def test_dots_are_efficiencies_and_bars_the_shares_of_regimes(rows):

@@ -28,7 +28,7 @@ EYE = torch.eye(D, dtype=torch.float64)
 
 
 def found(evidence: Evidence) -> pl.DataFrame:
-    return table(steering.steering_rows(evidence), steering.EXTRA_COLUMNS)
+    return table(steering.study_rows(evidence), STUDIES["steering"].columns)
 
 
 def regimes(frame: pl.DataFrame, name: str, control: str | None = None) -> list[str]:
@@ -164,7 +164,7 @@ def test_a_pair_s_numbers_do_not_depend_on_who_else_is_compared(rotated):
 def test_members_that_only_have_activations_are_not_steered():
     planted = planted_evidence(Planted("rotated", PlantedConfig(members=2, d=8)))
     assert not STUDIES["steering"].applies(planted)
-    assert list(steering.steering_rows(planted)) == []
+    assert list(steering.study_rows(planted)) == []
     _, refused = study_tables(planted, ["steering"])
     assert refused == [("study steering", "it needs members that are models")]
 
@@ -180,7 +180,7 @@ MEMBERS = [member(EYE, seed, 0.05) for seed in range(2)]
 
 def test_what_cannot_be_steered_says_what_there_is():
     with pytest.raises(RequestError, match="no contrast"):
-        list(steering.steering_rows(evidence(MEMBERS, [])))
+        list(steering.study_rows(evidence(MEMBERS, [])))
     assert "no contrast" in refusal(evidence(MEMBERS, []))
     empty = {**CONTRAST, "positive": {"kind": 9}}
     assert "holds at 0 positions" in refusal(evidence(MEMBERS, [empty]))

@@ -25,18 +25,12 @@ from polymorph.evidence.planted import Planted, PlantedConfig
 from polymorph.evidence.rows import Row, table
 from polymorph.models.dyck_transformer import DyckTransformer
 from polymorph.studies.bars import rows as bars
-from polymorph.studies.bars.claims import BOUNDS, bar_claims
-from polymorph.studies.bars.rows import (
-    ACROSS,
-    EXTRA_COLUMNS,
-    WITHIN,
-    Answered,
-    auc,
-    bar_rows,
-    smoothed_kl,
-)
+from polymorph.studies.bars.claims import BOUNDS
+from polymorph.studies.bars.claims import study_claims as bar_claims
+from polymorph.studies.bars.rows import ACROSS, WITHIN, Answered, auc, smoothed_kl
+from polymorph.studies.bars.rows import study_rows as bar_rows
 from polymorph.studies.components import rows as components
-from polymorph.studies.registry import study_tables
+from polymorph.studies.registry import STUDIES, study_tables
 from polymorph.tasks.dyck import Dyck
 
 SAMPLES, MEMBERS = 2000, 2
@@ -85,7 +79,9 @@ def rows() -> pl.DataFrame:
         patch.setattr(bars, "RESTARTS", 1)
         patch.setattr(bars, "TOKENS_WITHIN", 150)
         patch.setattr(components, "TOKENS", 200)
-        return table(bar_rows(evidence_of([member(seed) for seed in range(MEMBERS)])), EXTRA_COLUMNS)
+        return table(
+            bar_rows(evidence_of([member(seed) for seed in range(MEMBERS)])), STUDIES["bars"].columns
+        )
 
 
 def test_the_papers_divergence_is_that_of_smoothed_labels(generator):
@@ -211,7 +207,7 @@ def test_a_task_without_an_algorithm_has_no_bar_b_within():
     answered = Answered(functions, [(0, 1)], [], 4)
     assert {metric for _, _, metric in answered.keys} == {"kl"}
     assert answered.samples == bars.SAMPLES_OF_DECOYS
-    found = table(bar_rows(evidence_of(models, lambda some, _: toy_functions(some))), EXTRA_COLUMNS)
+    found = table(bar_rows(evidence_of(models, lambda some, _: toy_functions(some))), STUDIES["bars"].columns)
     assert set(found["bar"]) == {
         "B"
     }  # one MLP is no correlation, and the architecture has no table of symmetries
@@ -228,7 +224,7 @@ def test_without_models_it_is_refused():
 
 
 def claimed(rows: list[Row]) -> dict[str, tuple[str, str]]:
-    found = bar_claims({"bars": table(rows, EXTRA_COLUMNS)})
+    found = bar_claims({"bars": table(rows, STUDIES["bars"].columns)})
     return {claim.id: (claim.verdict, claim.reason) for claim in found}
 
 

@@ -12,15 +12,16 @@ from one_sided import CONFIG, N, OneSided, given
 from polymorph.alignment.controls import covariance_only
 from polymorph.alignment.moments import MomentAccumulator, explained_variance
 from polymorph.alignment.pairings import chunk_generator
-from polymorph.evidence.dictionaries import DRAWS, EXTRA_COLUMNS
+from polymorph.evidence.dictionaries import DRAWS
 from polymorph.evidence.evidence import Evidence, History
 from polymorph.evidence.pairs import pairs_of
 from polymorph.evidence.planted import SITE
 from polymorph.evidence.rows import Row, table
 from polymorph.models.activations import Activations, Split
 from polymorph.saes.trained import GivenDictionaries, TrainedSAE
-from polymorph.studies.checkpoint_transfer.rows import applies, checkpoint_transfer_rows
-from polymorph.studies.registry import study_tables
+from polymorph.studies.checkpoint_transfer.rows import applies
+from polymorph.studies.checkpoint_transfer.rows import study_rows as checkpoint_transfer_rows
+from polymorph.studies.registry import STUDIES, study_tables
 from polymorph.studies.trajectory.rows import CHECKPOINTS
 
 STEPS = [10, 20, 30]
@@ -124,7 +125,7 @@ def test_what_is_reported_of_every_two_checkpoints(rotated):
     assert {row.value for row in constant if row.convention == "centred"} == {0}
     assert all(row.low <= row.value <= row.high for row in rotated)
     assert {(row.n_documents, row.n_tokens) for row in rotated} == {(CONFIG.documents, N)}
-    assert len(table(rotated, EXTRA_COLUMNS)) == len(rotated)
+    assert len(table(rotated, STUDIES["sae_transfer"].columns)) == len(rotated)
 
 
 def test_without_the_pairing_a_checkpoint_is_explained_less(rotated):

@@ -21,12 +21,8 @@ from polymorph.evidence.pairs import pairs_of
 from polymorph.evidence.planted import Planted, PlantedConfig
 from polymorph.evidence.rows import table
 from polymorph.models.dyck_transformer import DyckTransformer
-from polymorph.studies.components.rows import (
-    EXTRA_COLUMNS,
-    applies,
-    component_rows,
-    measured_members,
-)
+from polymorph.studies.components.rows import applies, measured_members
+from polymorph.studies.components.rows import study_rows as component_rows
 from polymorph.studies.registry import STUDIES, study_tables
 
 ORDERS = ([2, 0, 3, 1], [1, 2, 3, 0])
@@ -59,7 +55,7 @@ def evidence(members) -> Evidence:
 
 @pytest.fixture(scope="module")
 def rows(evidence) -> pl.DataFrame:
-    return table(component_rows(evidence), EXTRA_COLUMNS)
+    return table(component_rows(evidence), STUDIES["components"].columns)
 
 
 def value(rows: pl.DataFrame, metric: str = "effect_correlation", **about) -> float:
@@ -168,7 +164,7 @@ def test_the_ceiling_is_the_member_at_its_previous_checkpoint(rows):
 
 def test_the_same_rows_follow_whatever_else_is_compared(rows, evidence):
     fewer = replace(evidence, ends=evidence.ends[:2], pairs=evidence.pairs[:1])
-    alone = table(component_rows(fewer), EXTRA_COLUMNS)
+    alone = table(component_rows(fewer), STUDIES["components"].columns)
     both = rows.filter(pl.col("target") < 2, pl.col("source").is_null() | (pl.col("source") < 2))
     numbers = ["value", "low", "high"]
     assert alone.drop("n_seeds", *numbers).equals(both.drop("n_seeds", *numbers))
@@ -181,7 +177,7 @@ def test_what_takes_too_long_is_measured_and_not_predicted(evidence, monkeypatch
 
     monkeypatch.setattr(components, "AFFORDED", {"cpu": 0.0})
     fewer = replace(evidence, ends=evidence.ends[:2], pairs=evidence.pairs[:1])
-    found = table(component_rows(fewer), EXTRA_COLUMNS)
+    found = table(component_rows(fewer), STUDIES["components"].columns)
     assert "integrated_gradients" not in found["metric"].to_list()
     assert set(found.filter(metric="effect_correlation")["attribution"]) == {"ablation"}
     assert found.filter(metric="ablation_effect").height > 0

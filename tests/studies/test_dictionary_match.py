@@ -11,13 +11,9 @@ from polymorph.evidence.planted import SITE, Planted, PlantedConfig
 from polymorph.evidence.rows import Row, table
 from polymorph.saes.trained import GivenDictionaries
 from polymorph.studies.dictionary_match import rows as dictionary_match
-from polymorph.studies.dictionary_match.rows import (
-    ARRANGEMENTS,
-    EXTRA_COLUMNS,
-    applies,
-    dictionary_match_rows,
-)
-from polymorph.studies.registry import study_tables
+from polymorph.studies.dictionary_match.rows import ARRANGEMENTS, applies
+from polymorph.studies.dictionary_match.rows import study_rows as dictionary_match_rows
+from polymorph.studies.registry import STUDIES, study_tables
 
 CONFIG = PlantedConfig(d=12, members=2, documents=64, tokens=16, noise=0.0)
 FAMILY = "standard_x8"
@@ -214,7 +210,7 @@ def test_every_row_has_a_key_of_its_own():
         for member in range(3)
         for number, variant in enumerate(variants)
     ]
-    frame = table(rows_of(*saes, planted=three), EXTRA_COLUMNS)
+    frame = table(rows_of(*saes, planted=three), STUDIES["dictionary_match"].columns)
     counts = frame.filter(metric="comparisons")
     assert dict(zip(counts["arrangement"], counts["value"], strict=True)) == {
         "distinct": 3,

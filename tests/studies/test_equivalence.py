@@ -25,7 +25,8 @@ from polymorph.evidence.evidence import planted_evidence
 from polymorph.evidence.planted import Planted, PlantedConfig
 from polymorph.evidence.rows import Row, table
 from polymorph.models.functions import Functions
-from polymorph.studies.equivalence.rows import EXTRA_COLUMNS, applies, equivalence_rows
+from polymorph.studies.equivalence.rows import applies
+from polymorph.studies.equivalence.rows import study_rows as equivalence_rows
 from polymorph.studies.registry import STUDIES, study_tables
 from polymorph.tasks.task import ProbeConfig
 
@@ -43,7 +44,7 @@ def members(models: Mapping[tuple[int, int], object], **more: object) -> Members
 
 def rows_of(given: Members) -> list[Row]:
     rows = list(equivalence_rows(given.evidence))
-    table(rows, EXTRA_COLUMNS)  # which refuses two rows with one key
+    table(rows, STUDIES["equivalence"].columns)  # which refuses two rows with one key
     return rows
 
 

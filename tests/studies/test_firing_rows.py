@@ -6,14 +6,14 @@ import pytest
 import torch
 from planted_saes import FEATURES, trained
 
-from polymorph.evidence.dictionaries import EXTRA_COLUMNS
 from polymorph.evidence.evidence import Evidence, History, planted_evidence
 from polymorph.evidence.pairs import pairs_of
 from polymorph.evidence.planted import SITE, Planted, PlantedConfig
 from polymorph.evidence.rows import Row, table
 from polymorph.saes.trained import GivenDictionaries
-from polymorph.studies.firing.rows import PERMUTED, applies, firing_rows
-from polymorph.studies.registry import study_tables
+from polymorph.studies.firing.rows import PERMUTED, applies
+from polymorph.studies.firing.rows import study_rows as firing_rows
+from polymorph.studies.registry import STUDIES, study_tables
 
 CONFIG = PlantedConfig(d=12, members=3, documents=64, tokens=16, noise=0.0)
 FAMILY = "standard_x8"
@@ -137,7 +137,7 @@ def test_the_ceiling_of_a_member_is_its_previous_checkpoint():
     assert value(rows, MEAN, map="orthogonal", convention="paper", **about) > 0.999
     assert abs(value(rows, MEAN, map="identity", convention="paper", **about)) < 0.2
     assert asked == [[4, 9]]
-    table(rows, EXTRA_COLUMNS)
+    table(rows, STUDIES["sae_transfer"].columns)
 
 
 def test_only_members_with_an_sae_are_sources():
@@ -156,7 +156,7 @@ def test_many_chunks_are_read_as_one():
 def test_the_rows_make_a_table_and_repeat_themselves():
     evidence = evidence_of()
     rows = list(firing_rows(evidence))
-    frame = table(rows, EXTRA_COLUMNS)
+    frame = table(rows, STUDIES["sae_transfer"].columns)
     assert set(frame["sae"]) == {FAMILY}
     assert list(firing_rows(evidence_of())) == rows
 
@@ -185,7 +185,7 @@ def test_the_first_variant_that_a_member_has_is_read():
         assert {row.extra["variant"] for row in found} == {read}
         assert {row.role for row in found} == {"estimate", "control", "ceiling"}
         assert value(found, MEAN, **about) > 0.999
-        assert set(table(found, EXTRA_COLUMNS)["variant"]) == {read}
+        assert set(table(found, STUDIES["sae_transfer"].columns)["variant"]) == {read}
     assert rows({"shared": 0}) == []
 
 

@@ -8,7 +8,9 @@ from polymorph.alignment.haar import haar, ks_from_uniform, permutation_distance
 from polymorph.evidence.evidence import planted_evidence
 from polymorph.evidence.planted import Planted, PlantedConfig
 from polymorph.evidence.rows import table
-from polymorph.studies.haar.rows import EXTRA_COLUMNS, PAPER, PAPER_UNDETERMINED, haar_rows
+from polymorph.studies.haar.rows import PAPER, PAPER_UNDETERMINED
+from polymorph.studies.haar.rows import study_rows as haar_rows
+from polymorph.studies.registry import STUDIES
 
 
 @pytest.mark.parametrize(
@@ -17,7 +19,7 @@ from polymorph.studies.haar.rows import EXTRA_COLUMNS, PAPER, PAPER_UNDETERMINED
 def test_every_pair_has_its_distance_to_a_permutation(kind: str, convention: str) -> None:
     config = PlantedConfig(d=12, members=3, documents=96, tokens=12, rank=4)
     evidence = planted_evidence(Planted(kind, config))
-    rows = table(haar_rows(evidence), EXTRA_COLUMNS).filter(metric="permutation_distance")
+    rows = table(haar_rows(evidence), STUDIES["haar"].columns).filter(metric="permutation_distance")
     assert set(rows["convention"]) == {convention}
     assert set(rows.select("source", "target").iter_rows()) == {(0, 1), (0, 2), (1, 2)}
     (site,) = evidence.sites

@@ -14,7 +14,8 @@ from polymorph.evidence.pairs import PairLabel
 from polymorph.evidence.rows import Row, table
 from polymorph.models.activations import Activations
 from polymorph.studies.angles import rows as angles
-from polymorph.studies.ladder.rows import EXTRA_COLUMNS, UNPAIRED, ladder_rows
+from polymorph.studies.ladder.rows import UNPAIRED, ladder_rows
+from polymorph.studies.registry import STUDIES
 
 D, DOCUMENTS, LENGTH, BLOCKS = 6, 96, 10, 8
 PAIRS = [(0, 1), (0, 2), (2, 1), (0, 3)]
@@ -121,7 +122,7 @@ def test_both_directions_of_a_pair_and_one_of_a_ceiling(generator):
     assert {(row.role, row.n_seeds, row.source_step, row.target_step) for row in ceilings} == {
         ("ceiling", 1, 9, 10)
     }
-    assert table(rows, EXTRA_COLUMNS).height == len(rows)
+    assert table(rows, STUDIES["ladder"].columns).height == len(rows)
 
 
 def test_geometry_stands_beside_its_scale(generator):
@@ -147,7 +148,7 @@ def test_angles_are_those_of_the_fitted_map(generator):
     mine = sorted(find(rows, 2, 1, "eigenvalue_angle"), key=lambda row: row.extra["index"])
     wanted = eigenvalue_angles(fit_rotation(x[2], x[1]).weight)
     assert [row.value for row in mine] == pytest.approx(wanted.tolist())
-    assert table(rows, angles.EXTRA_COLUMNS).height == len(LABELS) * D
+    assert table(rows, STUDIES["angles"].columns).height == len(LABELS) * D
 
 
 def test_the_same_chunks_give_the_same_rows_and_another_seed_other_controls(generator):

@@ -14,7 +14,8 @@ from polymorph.evidence.pairs import pairs_of
 from polymorph.evidence.planted import Planted, PlantedConfig
 from polymorph.evidence.rows import Row, table
 from polymorph.models.activations import Activations, Predicting, Predictions, Split
-from polymorph.studies.loss_by_position.rows import EDGES, applies, bins_of, loss_by_position_rows
+from polymorph.studies.loss_by_position.rows import EDGES, applies, bins_of
+from polymorph.studies.loss_by_position.rows import study_rows as loss_by_position_rows
 from polymorph.studies.registry import STUDIES, study_tables
 
 DOCUMENTS, CLASSES, BLOCKS = 48, 8, 6

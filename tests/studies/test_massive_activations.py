@@ -19,9 +19,9 @@ from polymorph.evidence.rows import Row, table
 from polymorph.models.activations import Activations, Split
 from polymorph.models.architecture import mean_free_basis
 from polymorph.saes.trained import GivenDictionaries
-from polymorph.studies.ladder.rows import ladder_of
+from polymorph.studies.ladder.rows import study_rows as ladder_of
 from polymorph.studies.massive_activations import rows as massive_activations
-from polymorph.studies.massive_activations.rows import massive_activation_rows
+from polymorph.studies.massive_activations.rows import study_rows as massive_activation_rows
 from polymorph.studies.registry import STUDIES, study_tables
 
 D, MEMBERS, DOCUMENTS, LENGTH = 16, 3, 96, 8

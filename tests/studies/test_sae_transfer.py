@@ -11,7 +11,6 @@ from one_sided import CONFIG, N, OneSided, given
 from polymorph.alignment import fit_ladder
 from polymorph.alignment.moments import explained_variance
 from polymorph.evidence import evidence as evidence_module
-from polymorph.evidence.dictionaries import EXTRA_COLUMNS
 from polymorph.evidence.evidence import Evidence, planted_evidence
 from polymorph.evidence.pairs import pairs_of
 from polymorph.evidence.planted import SITE, Planted
@@ -20,7 +19,8 @@ from polymorph.models.activations import DocumentLosses, Edit, Split
 from polymorph.saes.scores import Route
 from polymorph.saes.trained import GivenDictionaries, TrainedSAE
 from polymorph.studies.registry import STUDIES, study_tables
-from polymorph.studies.sae_transfer.rows import applies, sae_transfer_rows
+from polymorph.studies.sae_transfer.rows import applies
+from polymorph.studies.sae_transfer.rows import study_rows as sae_transfer_rows
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ def test_a_constant_has_nothing_but_a_number_in_the_papers_convention(rotated):
 
 
 def test_the_rows_are_a_table_with_an_interval_for_every_score(rotated):
-    assert len(table(rotated, EXTRA_COLUMNS)) == len(rotated)
+    assert len(table(rotated, STUDIES["sae_transfer"].columns)) == len(rotated)
     assert all((row.low is None) == (row.metric == "live_fraction") for row in rotated)
     assert all(row.low <= row.value <= row.high for row in rotated if row.low is not None)
     assert not find(rotated, metric="delta_ce", convention=None)  # a source that cannot be spliced
@@ -217,7 +217,7 @@ def test_each_family_has_its_rows_and_each_member_its_first_variant():
     rows = list(sae_transfer_rows(evidence))
     found = {(row.source, row.extra["sae"], row.extra["variant"]) for row in rows}
     assert found == {(0, "standard", "online"), (1, "standard", "distinct"), (1, "other", "attached")}
-    assert len(table(rows, EXTRA_COLUMNS)) == len(rows)
+    assert len(table(rows, STUDIES["sae_transfer"].columns)) == len(rows)
 
 
 def test_an_sae_of_another_width_is_refused():
@@ -262,7 +262,7 @@ def test_a_splice_recovers_the_loss_where_the_reconstruction_carries_what_is_rea
     assert ablated.low > 0.1
     nothing = between(rows, 1, 1, metric="loss_recovered", map=None, control="predict_mean", **kept)
     assert (nothing.value, nothing.low, nothing.high) == (0, 0, 0)
-    assert len(table(rows, EXTRA_COLUMNS)) == len(rows)
+    assert len(table(rows, STUDIES["sae_transfer"].columns)) == len(rows)
 
 
 def test_perfect_with_both_signs_needs_no_map():

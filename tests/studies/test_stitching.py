@@ -31,7 +31,8 @@ from polymorph.evidence.rows import Row, table
 from polymorph.models.functions import Functions
 from polymorph.studies.registry import STUDIES, study_tables
 from polymorph.studies.stitching import rows as stitching
-from polymorph.studies.stitching.rows import EXTRA_COLUMNS, MAPS, applies, stitching_rows
+from polymorph.studies.stitching.rows import MAPS, applies
+from polymorph.studies.stitching.rows import study_rows as stitching_rows
 from polymorph.tasks.task import ProbeConfig
 
 SITES = tuple(CONFIG.sites)
@@ -48,7 +49,7 @@ def members(models: Mapping[tuple[int, int], object], **more: object) -> Members
 
 def rows_of(given: Evidence) -> list[Row]:
     rows = list(stitching_rows(given))
-    table(rows, EXTRA_COLUMNS)  # which refuses two rows with one key
+    table(rows, STUDIES["stitching"].columns)  # which refuses two rows with one key
     return rows
 
 

@@ -110,7 +110,7 @@ class Members:
 
 @pytest.fixture(scope="module")
 def rows() -> pl.DataFrame:
-    return table(weights.weight_rows(Members().evidence()), weights.EXTRA_COLUMNS)
+    return table(weights.study_rows(Members().evidence()), STUDIES["weights"].columns)
 
 
 def chosen(rows: pl.DataFrame, metric: str, pair: tuple[int, int] = (0, 2), **about: object) -> pl.DataFrame:
@@ -294,7 +294,7 @@ def test_only_the_vocabulary_of_the_probe_counts() -> None:
 
 def test_without_earlier_checkpoints_there_is_neither_ceiling_nor_untrained_control() -> None:
     members = Members((0, 1))
-    found = table(weights.weight_rows(members.evidence(STEPS[-1:])), weights.EXTRA_COLUMNS)
+    found = table(weights.study_rows(members.evidence(STEPS[-1:])), STUDIES["weights"].columns)
     assert found.filter(role="ceiling").filter(pl.col("control").is_null()).is_empty()
     assert found.filter(control=UNTRAINED).is_empty()
     assert found.filter(control=OWN_ROTATIONS).height > 0
@@ -302,7 +302,7 @@ def test_without_earlier_checkpoints_there_is_neither_ceiling_nor_untrained_cont
 
 def test_the_same_rows_every_time() -> None:
     def once() -> list[Row]:
-        return list(weights.weight_rows(Members((0, 1)).evidence(STEPS[-1:])))
+        return list(weights.study_rows(Members((0, 1)).evidence(STEPS[-1:])))
 
     assert once() == once()
 

@@ -9,7 +9,8 @@ from polymorph.plotting.answer import Answer
 from polymorph.plotting.sentences import at, joined, nothing, of_sites, shortened
 from polymorph.plotting.table_rows import at_site, measured
 from polymorph.plotting.wording import DASH, counted, number
-from polymorph.studies.tables import Tables, table_of
+from polymorph.studies.registry import table_of
+from polymorph.studies.study import Tables
 
 STUDY = "angles"
 PARTS = {

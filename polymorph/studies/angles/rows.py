@@ -2,8 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-import polars as pl
-
 from polymorph.alignment.collect import SiteMoments
 from polymorph.alignment.fit import orthogonal
 from polymorph.alignment.rotation import eigenvalue_angles
@@ -12,8 +10,6 @@ from polymorph.evidence.evidence import Evidence
 from polymorph.evidence.pairs import PairLabel
 from polymorph.evidence.rows import Row
 from polymorph.studies.ladder.rows import check_site
-
-EXTRA_COLUMNS: dict[str, type[pl.DataType]] = {"index": pl.Int64}
 
 
 def angle_rows(
@@ -53,7 +49,7 @@ def _site_rows(
             )
 
 
-def angles_of(evidence: Evidence) -> Iterator[Row]:
+def study_rows(evidence: Evidence) -> Iterator[Row]:
     """The angles of the pairs of one comparison."""
     fit = evidence.source.documents["fit"]
     for site in evidence.sites:

@@ -7,7 +7,7 @@ from polymorph.plotting.sentences import cell, joined, nothing, shortened
 from polymorph.plotting.wording import DASH, number
 from polymorph.studies.bars.claims import BOUNDS, bar_values
 from polymorph.studies.bars.rows import ACROSS, ALL, WITHIN
-from polymorph.studies.tables import Tables
+from polymorph.studies.study import Tables
 
 STUDY = "bars"
 SCOPES = {WITHIN: "members by themselves", ACROSS: "members against one another"}

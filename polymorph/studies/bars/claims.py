@@ -70,7 +70,7 @@ def bar_values(rows: pl.DataFrame, bar: str, scope: str) -> pl.DataFrame:
     )
 
 
-def bar_claims(tables: Mapping[str, pl.DataFrame]) -> Iterator[Claim]:
+def study_claims(tables: Mapping[str, pl.DataFrame]) -> Iterator[Claim]:
     """One for every bar and scope of which there are numbers; none without the study."""
     rows = tables.get("bars")
     if rows is None or rows.is_empty():

@@ -17,7 +17,6 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
-import polars as pl
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -51,13 +50,6 @@ from polymorph.studies.weights.rows import GAUGE, Models, Search, copy_search
 from polymorph.tasks.task import IGNORED, Chunk
 
 STUDY = "bars"
-EXTRA_COLUMNS: dict[str, type[pl.DataType]] = {
-    "bar": pl.String,
-    "scope": pl.String,
-    "decoy": pl.String,
-    "head": pl.String,
-    "distribution": pl.String,
-}
 WITHIN, ACROSS = "within", "across"
 MEAN = "mean"
 """In the column `head`: the mean over heads, as in the paper."""
@@ -94,7 +86,7 @@ def applies(evidence: Evidence) -> bool:
     return evidence.functions is not None
 
 
-def bar_rows(evidence: Evidence) -> Iterator[Row]:
+def study_rows(evidence: Evidence) -> Iterator[Row]:
     """The value of every bar, of members and of decoys, and how well it tells them apart."""
     if evidence.functions is None:
         return

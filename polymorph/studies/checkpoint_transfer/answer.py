@@ -7,7 +7,7 @@ from polymorph.plotting.sae_panels import Place, median, places_of
 from polymorph.plotting.sentences import ALIKE, across, at, cell, joined, middle, nothing, shortened
 from polymorph.plotting.spans import first_to_last, span
 from polymorph.studies.sae_transfer.figure import OWN, through, unpaired
-from polymorph.studies.tables import Tables
+from polymorph.studies.study import Tables
 
 STUDY = "checkpoint_transfer"
 R, NAIVE, COVARIANCE = through("orthogonal"), through("identity"), unpaired("covariance_only", "orthogonal")

@@ -47,7 +47,7 @@ def applies(evidence: Evidence) -> bool:
     return any(_held(evidence, history) for history in evidence.histories)
 
 
-def checkpoint_transfer_rows(evidence: Evidence) -> Iterator[Row]:
+def study_rows(evidence: Evidence) -> Iterator[Row]:
     """Explained variance in both conventions, and L0, for every two checkpoints of a member that have SAEs.
 
     Of each family at a site at most `CHECKPOINTS` of them. `ValueError` where an SAE has another width than the

@@ -20,7 +20,7 @@ from polymorph.plotting.style import INK
 from polymorph.plotting.wording import DASH
 from polymorph.studies.components.figure import SERIES, Series, of_parts
 from polymorph.studies.components.rows import ABLATION, INTEGRATED, PARTS, PATCHING
-from polymorph.studies.tables import Tables
+from polymorph.studies.study import Tables
 
 STUDY = "components"
 BY_NAME, BEST = (

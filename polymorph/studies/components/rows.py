@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-import polars as pl
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -45,18 +44,9 @@ from polymorph.evidence.function_scores import SUM
 from polymorph.evidence.pairs import End
 from polymorph.evidence.rows import Role, Row
 from polymorph.saes.scores import bounded, by_block, with_and_without
+from polymorph.studies.components import STUDY as COMPONENTS
 
 STUDY = "components"
-EXTRA_COLUMNS: dict[str, type[pl.DataType]] = {
-    "kind": pl.String,
-    "component": pl.String,
-    "head": pl.String,
-    "attribution": pl.String,
-    "assignment": pl.String,
-    "statistic": pl.String,
-    "order": pl.String,
-    "removed": pl.Int64,
-}
 PARTS, BLOCK, STREAM = "parts", "block", "stream"
 """In the column `kind` of what is about all heads and MLPs, all blocks, or all streams together."""
 ABLATION, INTEGRATED, PATCHING = "ablation", "integrated_gradients", "attribution_patching"
@@ -145,7 +135,7 @@ def _measured(evidence: Evidence, ends: Sequence[End], tokens: int) -> Iterator[
         yield Measured(end, ablations_of(functions, member, documents), evidence.blocks)
 
 
-def component_rows(evidence: Evidence) -> Iterator[Row]:
+def study_rows(evidence: Evidence) -> Iterator[Row]:
     """Effects of every member, what predicts them, and what one member's predictions are worth on another."""
     if evidence.functions is None:
         return
@@ -177,7 +167,7 @@ def _row(evidence: Evidence, on: Measured, metric: str, scores: Tensor, **about:
         bounded_correlation if metric in CORRELATIONS and about.get("statistic") != "concordance" else bounded
     )
     value, low, high = of(scores) if scores.ndim else (float(scores), None, None)
-    extra = {name: about.pop(name) for name in EXTRA_COLUMNS if name in about}
+    extra = {name: about.pop(name) for name in COMPONENTS.columns if name in about}
     documents = {"n_documents": len(on.documents.tokens), "n_tokens": on.documents.n_tokens}
     bounds = {"low": low, "high": high}
     about = {**bounds, **documents, **about}

@@ -17,7 +17,7 @@ from polymorph.plotting.sentences import (
 )
 from polymorph.plotting.table_rows import at_site, measured
 from polymorph.plotting.wording import counted
-from polymorph.studies.tables import Tables
+from polymorph.studies.study import Tables
 
 STUDY = "cycles"
 COHERENCE = "cycle_coherence"

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 
-import polars as pl
 from torch import Tensor
 
 from polymorph.alignment.cycles import cycle_coherence, support_basis, triangles
@@ -17,7 +16,6 @@ from polymorph.evidence.rows import Row
 from polymorph.studies.haar.rows import least_determined
 
 STUDY = "cycles"
-EXTRA_COLUMNS: dict[str, type[pl.DataType]] = {"third": pl.Int64}
 
 
 def applies(evidence: Evidence) -> bool:
@@ -25,7 +23,7 @@ def applies(evidence: Evidence) -> bool:
     return evidence.complete and len(evidence.ends) > 2
 
 
-def cycle_rows(evidence: Evidence) -> Iterator[Row]:
+def study_rows(evidence: Evidence) -> Iterator[Row]:
     """`cycle_coherence` of every triangle (source, target, third), `r2` of the synchronised maps beside that of
     pairwise ones, and how well the consensus of the others predicts each member (`consensus_r2`).
 

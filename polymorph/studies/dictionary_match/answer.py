@@ -18,7 +18,7 @@ from polymorph.plotting.sentences import (
 )
 from polymorph.studies.dictionary_match.figure import MAPPED, RAW, SHARE
 from polymorph.studies.dictionary_match.rows import DECODER
-from polymorph.studies.tables import Tables
+from polymorph.studies.study import Tables
 
 STUDY = "dictionary_match"
 BEARS = (

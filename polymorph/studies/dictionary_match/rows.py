@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from typing import Any
 
-import polars as pl
 import torch
 from torch import Tensor
 
@@ -25,7 +24,6 @@ from polymorph.saes.scores import placed
 from polymorph.saes.trained import TrainedSAE, Variant
 
 STUDY = "dictionary_match"
-EXTRA_COLUMNS: dict[str, type[pl.DataType]] = {"sae": pl.String, "arrangement": pl.String}
 DECODER, JOINT, ACTIVATIONS = "decoder", "joint", "activations"  # conventions: by what features are matched
 LIVE = "_live"  # of the cosines, appended: among features that fire on the eval tokens of their member
 DRAWS = 40  # of random directions: their least and greatest are about the ends of the 95 % range
@@ -64,7 +62,7 @@ ARRANGEMENTS = (
 )
 
 
-def dictionary_match_rows(evidence: Evidence) -> Iterator[Row]:
+def study_rows(evidence: Evidence) -> Iterator[Row]:
     """`match_mean_max`, `match_share`, `match_hungarian` and `match_hungarian_share` of every arrangement there is.
 
     The first two are directed: each feature of the source with the most similar of the target. The Hungarian two

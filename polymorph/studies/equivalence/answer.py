@@ -19,7 +19,7 @@ from polymorph.plotting.sentences import (
 )
 from polymorph.plotting.table_rows import in_reading_order
 from polymorph.studies.equivalence.figure import AGREEMENT, BEFORE, LUCK, MEMBERS, RELATIVE, WITHIN
-from polymorph.studies.tables import Tables
+from polymorph.studies.study import Tables
 
 STUDY = "equivalence"
 BEARS = (

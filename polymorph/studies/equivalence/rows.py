@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import polars as pl
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -42,11 +41,6 @@ from polymorph.saes.scores import LEAST_LOSS, bounded, clear_ratio
 from polymorph.tasks.task import Chunk
 
 STUDY = "equivalence"
-EXTRA_COLUMNS: dict[str, type[pl.DataType]] = {
-    "distribution": pl.String,
-    "head": pl.String,
-    "control": pl.String,
-}
 SEQUENCES = 512
 """Of every evaluation distribution, or as many as the probe has eval documents, if those are fewer."""
 CONSTANT, CHANCE, EARLY, UNTRAINED = "constant", "chance", "early_step", "untrained"
@@ -58,7 +52,7 @@ def applies(evidence: Evidence) -> bool:
     return evidence.functions is not None
 
 
-def equivalence_rows(evidence: Evidence) -> Iterator[Row]:
+def study_rows(evidence: Evidence) -> Iterator[Row]:
     """Of every member `loss` and `accuracy`, of every ordered pair `kl`, `relative_kl`, `kl_excess`, `agreement` and
     `agreement_where_wrong`, by distribution and head.
 

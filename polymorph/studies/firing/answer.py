@@ -18,7 +18,7 @@ from polymorph.plotting.sentences import (
 )
 from polymorph.studies.firing.figure import SHARE
 from polymorph.studies.firing.rows import LIVE, PERMUTED
-from polymorph.studies.tables import Tables
+from polymorph.studies.study import Tables
 
 STUDY = "firing"
 BEARS = (

@@ -37,7 +37,7 @@ PAPER, LIVE = "paper", "live"  # conventions: of all features, and of those that
 OWN, MAPPED, BOTH = "own", "mapped", "both"  # conventions: on whose tokens a feature is live
 
 
-def firing_rows(evidence: Evidence) -> Iterator[Row]:
+def study_rows(evidence: Evidence) -> Iterator[Row]:
     """`firing_correlation_mean`, `firing_correlation_share` (above 0.5) and `live_fraction` of directed pairs.
 
     In the convention `paper` a feature that is constant on either side, a dead one too, counts as 0; `live` is of

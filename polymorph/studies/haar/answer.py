@@ -8,7 +8,8 @@ from polymorph.plotting.answer import Answer
 from polymorph.plotting.sentences import at, joined, nothing, of_sites, shortened, together, told
 from polymorph.plotting.table_rows import at_site
 from polymorph.plotting.wording import DASH, number
-from polymorph.studies.tables import Tables, table_of
+from polymorph.studies.registry import table_of
+from polymorph.studies.study import Tables
 
 STUDY = "haar"
 REGISTERED = "registered"

@@ -9,7 +9,6 @@ paper's distance to a permutation, which is one of the fit alone.
 from collections.abc import Iterator
 from dataclasses import replace
 
-import polars as pl
 from jaxtyping import Float
 from torch import Tensor
 
@@ -31,7 +30,6 @@ from polymorph.evidence.pairs import PairLabel
 from polymorph.evidence.rows import Row
 
 STUDY = "haar"
-EXTRA_COLUMNS: dict[str, type[pl.DataType]] = {"statistic": pl.String, "law": pl.String}
 PAPER, PAPER_UNDETERMINED = "paper", "paper_undetermined"  # conventions: the latter is of the fit alone
 REFITS = 199
 LARGEST_REFIT = 128
@@ -39,7 +37,7 @@ LARGEST_REFIT = 128
 determined to 0.1 rad and most of them far better, the two agree (docs/results/calibration.md)."""
 
 
-def haar_rows(evidence: Evidence) -> Iterator[Row]:
+def study_rows(evidence: Evidence) -> Iterator[Row]:
     """For every site r, and where r = d the statistics, their laws, and p-values.
 
     `law` is `refit` (the estimation is repeated) or `exact` (R as if known). `registered` is the smaller p of

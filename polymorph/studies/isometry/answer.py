@@ -17,7 +17,7 @@ from polymorph.plotting.sentences import (
     shortened,
 )
 from polymorph.plotting.table_rows import at_site, measured
-from polymorph.studies.tables import Tables
+from polymorph.studies.study import Tables
 
 STUDY = "isometry"
 BEARS = (

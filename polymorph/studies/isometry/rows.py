@@ -27,7 +27,7 @@ from polymorph.evidence.rows import Row
 STUDY = "isometry"
 
 
-def isometry_rows(evidence: Evidence) -> Iterator[Row]:
+def study_rows(evidence: Evidence) -> Iterator[Row]:
     """Variance ratio, spectral and relational distance, Procrustes angle, CKA and token norms of every pair."""
     for site in evidence.sites:
         moments = evidence.at(site)

@@ -20,7 +20,7 @@ from polymorph.plotting.sentences import (
     shortened,
 )
 from polymorph.plotting.table_rows import at_site, measured, scores
-from polymorph.studies.tables import Tables
+from polymorph.studies.study import Tables
 from polymorph.verdicts.site import GAP
 
 STUDY = "ladder"

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import polars as pl
 import torch
 from torch import Tensor
 
@@ -29,7 +28,6 @@ from polymorph.evidence.evidence import Evidence
 from polymorph.evidence.pairs import PairLabel
 from polymorph.evidence.rows import Row
 
-EXTRA_COLUMNS: dict[str, type[pl.DataType]] = {"control": pl.String}
 SHUFFLED = ("tokens_permuted", "documents_permuted")
 UNPAIRED = ("covariance_only", "matched_gaussian", "haar_draw")
 CONTROLLED = ("orthogonal", "affine")  # one rigid rung and the freest one: their floors bracket the others'
@@ -44,7 +42,7 @@ def ladder_rows(
     fit_documents: int,
     eval_documents: int,
 ) -> list[Row]:
-    """The rows of all sites, pairs and directions; declare `EXTRA_COLUMNS` to make them a table.
+    """The rows of all sites, pairs and directions; the study's `columns` make them a table.
 
     Intervals come from a delete-one-block jackknife over eval blocks with the maps held fixed: they hold the
     uncertainty of the score of this map, not of the fit. With one block they are null. What is said of the
@@ -224,7 +222,7 @@ def check_site(site: str, moments: SiteMoments, pairs: Sequence[PairLabel]) -> N
                 raise RunError(f"{site}: every dimension of {member} is constant: no map is reported")
 
 
-def ladder_of(evidence: Evidence) -> Iterator[Row]:
+def study_rows(evidence: Evidence) -> Iterator[Row]:
     """The ladder of the pairs of one comparison; a second reading of a member, if there is one, as its next step."""
     documents = {f"{split}_documents": count for split, count in evidence.source.documents.items()}
     for site in evidence.sites:

@@ -18,7 +18,7 @@ from polymorph.plotting.sentences import (
     told,
 )
 from polymorph.plotting.table_rows import at_site
-from polymorph.studies.tables import Tables
+from polymorph.studies.study import Tables
 
 STUDY = "layers"
 MAPS = {"orthogonal": "R", "affine": "an affine map"}

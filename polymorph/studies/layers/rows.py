@@ -7,7 +7,6 @@ does not belong to the site. Fitted on half of the documents kept, scored on the
 from collections.abc import Iterator
 from typing import Any
 
-import polars as pl
 import torch
 
 from polymorph.alignment.fit import FITS, r2_from_moments
@@ -16,11 +15,10 @@ from polymorph.evidence.evidence import Evidence
 from polymorph.evidence.rows import Row
 
 STUDY = "layers"
-EXTRA_COLUMNS: dict[str, type[pl.DataType]] = {"source_site": pl.String}
 MAPS = ("orthogonal", "affine")
 
 
-def layer_rows(evidence: Evidence) -> Iterator[Row]:
+def study_rows(evidence: Evidence) -> Iterator[Row]:
     """`site` is the target's; a row whose `source_site` is another one is a control."""
     for first in evidence.sites:
         for second in evidence.sites:

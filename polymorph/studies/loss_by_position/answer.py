@@ -6,7 +6,7 @@ from polymorph.evidence.function_scores import SUM
 from polymorph.plotting.answer import Answer
 from polymorph.plotting.sentences import across, cell, joined, middle, nothing, shortened, together
 from polymorph.plotting.wording import counted
-from polymorph.studies.tables import Tables
+from polymorph.studies.study import Tables
 
 STUDY = "loss_by_position"
 BEARS = (

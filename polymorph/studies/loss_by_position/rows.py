@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import polars as pl
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -21,11 +20,6 @@ from polymorph.models.activations import Predicting, Predictions
 from polymorph.saes.scores import bounded, with_and_without
 
 STUDY = "loss_by_position"
-EXTRA_COLUMNS: dict[str, type[pl.DataType]] = {
-    "head": pl.String,
-    "from_position": pl.Int64,
-    "to_position": pl.Int64,
-}
 EDGES = (0, 1, 2, 3, *(start * 2**power for power in range(1, 30) for start in (2, 3)))
 """Where bins of tokens read begin, and the one before ends: one number each up to 3, then two bins a doubling: 22 of
 them in a context of 2,048."""
@@ -37,7 +31,7 @@ def applies(evidence: Evidence) -> bool:
     return isinstance(evidence.source, Predicting)
 
 
-def loss_by_position_rows(evidence: Evidence) -> Iterator[Row]:
+def study_rows(evidence: Evidence) -> Iterator[Row]:
     """`loss` of every member and head: over all tokens of the eval split, and in every bin that holds tokens.
 
     `from_position` is the least number of tokens read before in a bin, `to_position` the first beyond it. The

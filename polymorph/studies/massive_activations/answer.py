@@ -25,7 +25,7 @@ from polymorph.plotting.sentences import (
 from polymorph.plotting.table_rows import at_site, measured
 from polymorph.plotting.wording import counted, number
 from polymorph.studies.massive_activations.rows import ALL, RANDOM, WITHOUT
-from polymorph.studies.tables import Tables
+from polymorph.studies.study import Tables
 
 STUDY = "massive_activations"
 BEARS = (

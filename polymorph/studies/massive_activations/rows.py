@@ -11,7 +11,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import polars as pl
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -34,12 +33,6 @@ from polymorph.studies.ladder.rows import CONVENTION, check_site
 from polymorph.studies.sae_transfer.rows import DOCUMENTS, EV
 
 STUDY = "massive_activations"
-EXTRA_COLUMNS: dict[str, type[pl.DataType]] = {
-    "axis": pl.Int64,
-    "axes": pl.String,
-    "sae": pl.String,
-    "variant": pl.String,
-}
 NAMED = 8
 """Massive axes of a member that have rows of their own."""
 MOST = 1 / 4
@@ -49,7 +42,7 @@ Bases = Mapping[str, Float[Tensor, "d k"] | None]
 """By `axes`, orthonormal columns of what is left; None where that is everything."""
 
 
-def massive_activation_rows(evidence: Evidence) -> Iterator[Row]:
+def study_rows(evidence: Evidence) -> Iterator[Row]:
     """Of every member its massive axes; where any member has one, R², R and SAEs with and without those of all.
 
     The axes left out are the same for every pair of a site. Intervals hold the axes, the maps and the SAEs fixed.

@@ -16,7 +16,7 @@ from polymorph.plotting.sentences import (
     told,
 )
 from polymorph.plotting.table_rows import at_site, measured
-from polymorph.studies.tables import Tables
+from polymorph.studies.study import Tables
 
 STUDY = "pairing"
 BEARS = (

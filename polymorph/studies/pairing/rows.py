@@ -3,20 +3,17 @@
 from collections.abc import Iterator
 from typing import Any
 
-import polars as pl
-
 from polymorph.alignment.pairings import chunk_generator
 from polymorph.alignment.permutation import COMPONENTS, pairing_test
 from polymorph.evidence.evidence import Evidence
 from polymorph.evidence.rows import Row
 
 STUDY = "pairing"
-EXTRA_COLUMNS: dict[str, type[pl.DataType]] = {"statistic": pl.String}
 LEAST_DRAWS = 199
 DRAWS_A_SITE = 60  # so that Holm over two tests a site can reject at 0.05: the least p is 1/(draws + 1)
 
 
-def pairing_rows(evidence: Evidence, components: int = COMPONENTS) -> Iterator[Row]:
+def study_rows(evidence: Evidence, components: int = COMPONENTS) -> Iterator[Row]:
     """The RV coefficient of every pair, its mean under permuted documents, and p; a row for all pairs together.
 
     p = (1 + #{T* ≥ T}) / (draws + 1), one-sided, not adjusted for the number of sites or pairs.

@@ -16,8 +16,9 @@ from polymorph.plotting.sentences import (
     shortened,
 )
 from polymorph.plotting.table_rows import scores
+from polymorph.studies.registry import table_of
 from polymorph.studies.sae_transfer.figure import OWN, through, unpaired
-from polymorph.studies.tables import Tables, table_of
+from polymorph.studies.study import Tables
 
 STUDY = "sae_transfer"
 R, NAIVE, COVARIANCE = through("orthogonal"), through("identity"), unpaired("covariance_only", "orthogonal")

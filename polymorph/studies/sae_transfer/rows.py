@@ -73,7 +73,7 @@ def applies(evidence: Evidence) -> bool:
     )
 
 
-def sae_transfer_rows(evidence: Evidence) -> Iterator[Row]:
+def study_rows(evidence: Evidence) -> Iterator[Row]:
     """Every SAE on its own member, as the ceiling, and on those it is paired with; a missing SAE has no rows.
 
     `explained_variance` with the convention `centred` and `fvu` are about the target's activations,

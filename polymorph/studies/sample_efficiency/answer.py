@@ -8,7 +8,7 @@ from polymorph.plotting.sentences import across, by_site, cell, joined, middle, 
 from polymorph.plotting.table_rows import at_site, measured
 from polymorph.plotting.wording import DASH, whole
 from polymorph.studies.sample_efficiency.rows import WITHIN
-from polymorph.studies.tables import Tables
+from polymorph.studies.study import Tables
 
 STUDY = "sample_efficiency"
 MAPS = {"orthogonal": "R", "affine": "affine"}

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from typing import Any
 
-import polars as pl
 import torch
 
 from polymorph.alignment.fit import affine, orthogonal, r2_from_moments
@@ -12,12 +11,11 @@ from polymorph.evidence.evidence import Evidence
 from polymorph.evidence.rows import Row
 
 STUDY = "sample_efficiency"
-EXTRA_COLUMNS: dict[str, type[pl.DataType]] = {"fit_tokens": pl.Int64}
 WITHIN = 0.01
 FITTED = (orthogonal, affine)
 
 
-def sample_efficiency_rows(evidence: Evidence) -> Iterator[Row]:
+def study_rows(evidence: Evidence) -> Iterator[Row]:
     """`r2` for growing parts of the fit split, its `r2_limit`, and `tokens_to_limit` where it is reached.
 
     Small parts are the first tokens kept, whole documents or not; large ones are unions of document blocks.

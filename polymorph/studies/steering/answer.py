@@ -19,7 +19,7 @@ from polymorph.plotting.wording import counted
 from polymorph.steering.regimes import REGIMES, WORKS
 from polymorph.studies.steering.bench import NAMED, SYSTEMATIC
 from polymorph.studies.steering.figure import SHUFFLED
-from polymorph.studies.tables import Tables
+from polymorph.studies.study import Tables
 
 STUDY = "steering"
 BEARS = (

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import polars as pl
 from jaxtyping import Float
 from torch import Tensor
 
@@ -20,15 +19,6 @@ from polymorph.steering.prediction import cosine, pinned_share
 from polymorph.steering.regimes import Called, Outcome, PValues, corrected, regime
 
 STUDY = "steering"
-EXTRA_COLUMNS: dict[str, type[pl.DataType]] = {
-    "contrast": pl.String,
-    "group": pl.String,
-    "head": pl.String,
-    "dose": pl.Float64,
-    "control": pl.String,
-    "regime": pl.String,
-    "predictor": pl.String,
-}
 NAMED, SYSTEMATIC = "named", "systematic"
 SHUFFLED = "tokens_permuted"
 MAPS = ("identity", "orthogonal", "similarity", "affine")

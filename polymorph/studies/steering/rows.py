@@ -49,7 +49,6 @@ from polymorph.steering.vectors import (
     target_of,
 )
 from polymorph.studies.steering.bench import (
-    EXTRA_COLUMNS,
     FEW_MAPS,
     MAPS,
     NAMED,
@@ -68,7 +67,7 @@ from polymorph.studies.steering.bench import (
 from polymorph.studies.steering.directions import SystematicRows
 
 LABELS_OF_DYCK = frozenset({"tok", "depth", "valid"})
-__all__ = ["EXTRA_COLUMNS", "STUDY", "applies", "steering_rows"]
+__all__ = ["STUDY", "applies", "study_rows"]
 
 
 def applies(evidence: Evidence) -> bool:
@@ -76,7 +75,7 @@ def applies(evidence: Evidence) -> bool:
     return evidence.functions is not None
 
 
-def steering_rows(evidence: Evidence) -> Iterator[Row]:
+def study_rows(evidence: Evidence) -> Iterator[Row]:
     """Named contrasts at all doses with their regimes, then the systematic ones and what foretells their regimes.
 
     `ValueError` where the task has none, or where a contrast that was asked for cannot be made.

@@ -20,7 +20,7 @@ from polymorph.plotting.sentences import (
 from polymorph.plotting.table_rows import at_site
 from polymorph.studies.sae_transfer.figure import Series, through, unpaired
 from polymorph.studies.stitching.figure import LOSS, PREVIOUS, UNTRAINED, of_head
-from polymorph.studies.tables import Tables
+from polymorph.studies.study import Tables
 
 STUDY = "stitching"
 BEARS = (

@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache, partial
 from typing import Any
 
-import polars as pl
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -52,7 +51,6 @@ from polymorph.studies.ladder.rows import CONTROLLED, UNPAIRED, check_site
 from polymorph.tasks.task import Chunk
 
 STUDY = "stitching"
-EXTRA_COLUMNS: dict[str, type[pl.DataType]] = {"head": pl.String, "control": pl.String}
 MAPS = ("identity", "shift", "signed_permutation", "orthogonal", "similarity", "affine")
 """`rotation` is `orthogonal` but for one direction, and `reduced_rank` nearly `affine`: neither is run."""
 OF_ONE_MEMBER = ("identity", "orthogonal")
@@ -76,7 +74,7 @@ def applies(evidence: Evidence) -> bool:
     return evidence.functions is not None
 
 
-def stitching_rows(evidence: Evidence) -> Iterator[Row]:
+def study_rows(evidence: Evidence) -> Iterator[Row]:
     """Of every ordered pair, site and map: `loss` and `accuracy` of the stitched model; `delta_loss_source` and
     `delta_loss_target`, its loss less that of either parent; `kl_source` and `kl_target`, the divergence of its
     answers from theirs; `loss_recovered` = (loss of a constant − loss) / (loss of a constant − loss of the target).

@@ -16,7 +16,7 @@ from polymorph.plotting.sentences import (
 )
 from polymorph.plotting.table_rows import at_site, measured
 from polymorph.plotting.wording import number
-from polymorph.studies.tables import Tables
+from polymorph.studies.study import Tables
 
 STUDY = "support"
 BEARS = (

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from typing import Any
 
-import polars as pl
 import torch
 from torch import Tensor
 
@@ -27,11 +26,10 @@ from polymorph.evidence.evidence import Evidence
 from polymorph.evidence.rows import Row
 
 STUDY = "support"
-EXTRA_COLUMNS: dict[str, type[pl.DataType]] = {"component": pl.Int64}
 PER_COMPONENT = "per_component"  # a convention, as ON_SUPPORT: of which part of the target
 
 
-def support_rows(evidence: Evidence) -> Iterator[Row]:
+def study_rows(evidence: Evidence) -> Iterator[Row]:
     """Every pair, and as its ceiling every member against itself.
 
     r is `determined_dimension`. `trace_on_support`, `split_half_angle`, `pinned_dimension` and

@@ -16,7 +16,7 @@ from polymorph.plotting.sentences import (
 )
 from polymorph.plotting.spans import first_to_last, late, span
 from polymorph.plotting.table_rows import at_site, measured, scores
-from polymorph.studies.tables import Tables
+from polymorph.studies.study import Tables
 
 STUDY = "trajectory"
 BEARS = (

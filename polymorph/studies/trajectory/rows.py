@@ -6,8 +6,6 @@ member with k checkpoints has k(k − 1)/2 pairs of them.
 
 from collections.abc import Iterator, Sequence
 
-import polars as pl
-
 from polymorph.alignment.collect import collect
 from polymorph.evidence.evidence import Evidence
 from polymorph.evidence.pairs import PairLabel
@@ -15,7 +13,6 @@ from polymorph.evidence.rows import Row
 from polymorph.studies.ladder import rows as ladder
 
 STUDY = "trajectory"
-EXTRA_COLUMNS: dict[str, type[pl.DataType]] = ladder.EXTRA_COLUMNS
 CHECKPOINTS = 8
 """Of each member, at most: the first, the last, and those between them evenly spaced in their order."""
 
@@ -25,7 +22,7 @@ def applies(evidence: Evidence) -> bool:
     return any(len(history.steps) > 1 for history in evidence.histories)
 
 
-def trajectory_rows(evidence: Evidence) -> Iterator[Row]:
+def study_rows(evidence: Evidence) -> Iterator[Row]:
     """Rows of the ladder for every two checkpoints of a member, from the earlier to the later, as ceilings."""
     for history in evidence.histories:
         steps = spread(history.steps, CHECKPOINTS)

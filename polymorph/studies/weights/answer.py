@@ -14,7 +14,7 @@ from polymorph.plotting.sentences import (
     tiny,
     told,
 )
-from polymorph.studies.tables import Tables
+from polymorph.studies.study import Tables
 from polymorph.studies.weights.figure import MAX, MEAN
 from polymorph.studies.weights.rows import COPY, GAUGE, IDENTITY, OWN_ROTATIONS, STREAM, UNTRAINED
 

@@ -17,7 +17,6 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-import polars as pl
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -45,12 +44,6 @@ from polymorph.studies.weights.interpolation import FRACTIONS, Between, chunks_o
 from polymorph.tasks.task import IGNORED, SPLITS
 
 STUDY = "weights"
-EXTRA_COLUMNS: dict[str, type[pl.DataType]] = {
-    "group": pl.String,
-    "start": pl.String,
-    "control": pl.String,
-    "fraction": pl.Float64,
-}
 RESTARTS, RESTARTS_OF_NULLS = 32, 8
 NULL_PAIRS = 3
 """Pairs and members, the first ones, that are searched again as nulls and as copies."""
@@ -69,7 +62,7 @@ def applies(evidence: Evidence) -> bool:
     return evidence.functions is not None and evidence.functions([]).symmetries is not None
 
 
-def weight_rows(evidence: Evidence) -> Iterator[Row]:
+def study_rows(evidence: Evidence) -> Iterator[Row]:
     """Of every pair the source aligned to the target; then nulls, ceilings, and R beside that from activations."""
     found = searches(evidence)
     models = found[0].models
