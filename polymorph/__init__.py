@@ -17,7 +17,7 @@ from polymorph.alignment import FITS, Map, fit_rotation, r2_from_moments
 from polymorph.alignment.accumulator import MomentAccumulator, pair_moments
 from polymorph.alignment.moments import PairMoments, explained_variance
 from polymorph.errors import RequestError, RunError
-from polymorph.pipeline.given import compare
+from polymorph.pipeline.given_activations import compare
 from polymorph.saes.coordinates import raw_sae
 from polymorph.saes.port import port_sae
 from polymorph.store import Cohort

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import polars as pl
 
@@ -60,6 +60,10 @@ class Study:
     """Of its rows: a change of any definition counts it up, and then no cached row is read as one of them."""
     needs: frozenset[Need] = frozenset()
     """What it asks of members beside the moments of their activations."""
+    reads_saes: bool = False
+    """Whether it says more where there are SAEs, beside what it says without."""
+    options: Sequence[str] = ()
+    """Which of the options of an analysis decide its rows."""
     lacking: str = ""
     """What is lacking where it does not apply, if that is more than `needs` says."""
     kinds: frozenset[Kind] = frozenset({"given", "planted", "trained"})
@@ -81,6 +85,15 @@ class Study:
     def missing(self) -> str:
         """What is lacking where it does not apply."""
         return self.lacking or " and ".join(LACKING[need] for need in sorted(self.needs))
+
+    def identity(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """What decides its rows beside the members: its version, its own options, and the SAEs where it reads any."""
+        names = [*self.options, *(["saes"] if self.needs_saes or self.reads_saes else [])]
+        return {
+            "study": self.name,
+            "version": self.version,
+            "options": {name: options[name] for name in names if name in options},
+        }
 
     def is_of(self, kind: Kind) -> bool:
         """Whether it can be asked of a cohort of this kind at all."""

@@ -20,6 +20,7 @@ STUDY = Study(
     },
     needs=frozenset(["models"]),
     lacking="members that are models",
+    options=("components",),
     scope="all",
     figures=("figure",),
 )

@@ -15,6 +15,7 @@ STUDY = Study(
         "variant": pl.String,
     },
     kinds=frozenset({"planted", "trained"}),
+    reads_saes=True,
     scope="pairs",
     figures=("figure",),
 )

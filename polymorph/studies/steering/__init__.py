@@ -19,6 +19,7 @@ STUDY = Study(
     },
     needs=frozenset(["models"]),
     lacking="members that are models",
+    options=("steering",),
     scope="all",
     figures=("figure",),
 )
