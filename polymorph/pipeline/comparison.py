@@ -173,21 +173,17 @@ class Comparison:
 
     def load(self, seed: int, step: int) -> HookedModel:
         """A member's model at a step, verified, for evaluation: not to be changed. It is opened once."""
-        end = (seed, step)
-        if end not in self._models:
-            there = self.cohort.member(seed).read_step(step)
-            self._digests[end] = there.digest, there.weights_digest
-            self._hold(end, self._opened(end, there.weights, there.reference, there.buffers))
-        return self._models.get(end)
+        return self._models.once((seed, step), lambda: self._read_model((seed, step)), _model_bytes)
 
     def hold(self, end: End, manifest: Manifest, weights: Weights) -> None:
         """A member that has just been published, and is in memory: its checkpoint need not be read back."""
-        if end not in self._digests:
-            self._digests[end] = manifest.digest, manifest.files[WEIGHTS].sha256
-            self._hold(end, self._opened(end, weights, None, {}))
+        self._digests[end] = manifest.digest, manifest.files[WEIGHTS].sha256
+        self._models.once(end, lambda: self._opened(end, weights, None, {}), _model_bytes)
 
-    def _hold(self, end: End, model: HookedModel) -> None:
-        self._models.put(end, model, sum(own.nbytes for own in cast(nn.Module, model).state_dict().values()))
+    def _read_model(self, end: End) -> HookedModel:
+        there = self.cohort.member(end[0]).read_step(end[1])
+        self._digests[end] = there.digest, there.weights_digest
+        return self._opened(end, there.weights, there.reference, there.buffers)
 
     def _opened(
         self, end: End, weights: Weights, reference: Mapping[str, Any] | None, buffers: Weights
@@ -232,6 +228,10 @@ class Comparison:
         if end not in self._digests:
             there = self.cohort.member(end[0]).read_step(end[1])
             if there.reference is not None:  # what it refers to may be gone, or have changed
-                self._hold(end, self._opened(end, there.weights, there.reference, there.buffers))
+                self.load(*end)
             self._digests[end] = there.digest, there.weights_digest
         return self._digests[end]
+
+
+def _model_bytes(model: HookedModel) -> int:
+    return sum(values.nbytes for values in cast(nn.Module, model).state_dict().values())
