@@ -32,7 +32,7 @@ from polymorph.evidence.evidence import BLOCKS, planted_evidence
 from polymorph.evidence.planted import SITE, Planted, PlantedConfig
 from polymorph.models.activations import Activations
 from polymorph.studies.claims import claims_of
-from polymorph.studies.registry import study_tables
+from polymorph.studies.tables import study_tables
 from polymorph.verdicts.error_rate import RATES
 
 STUDIES = ("pairing", "ladder", "support", "haar")

@@ -19,7 +19,8 @@ from polymorph.alignment.support import filled
 from polymorph.evidence.evidence import Evidence, planted_evidence
 from polymorph.evidence.planted import Planted, PlantedConfig
 from polymorph.evidence.rows import Row
-from polymorph.studies.registry import STUDIES, Study, study_tables
+from polymorph.studies.registry import STUDIES, Study
+from polymorph.studies.tables import study_tables
 
 STUDY = "first_direction"
 

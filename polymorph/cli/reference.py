@@ -13,7 +13,7 @@ from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from polymorph.cli.config import AnalyzeConfig, TrainConfig
+from polymorph.cli.config import TrainConfig, analyze_schema
 from polymorph.models.opening import TASKS
 from polymorph.models.registry import TRAINED
 
@@ -21,7 +21,7 @@ CONF = Path(__file__).resolve().parents[2] / "conf"
 FOLDERS = {"train": CONF, "analyze": CONF / "analyze"}
 """Where the YAML of each command is."""
 WIDTH = 100
-CONFIGS: Mapping[str, type] = {"train": TrainConfig, "analyze": AnalyzeConfig}
+CONFIGS: Mapping[str, type] = {"train": TrainConfig, "analyze": analyze_schema()}
 GROUPS: Mapping[str, Sequence[str]] = {
     "train": ("experiment", "task", "model", "cohort", "sae", "logger", "hydra/launcher"),
     "analyze": ("logger",),
@@ -96,10 +96,11 @@ def sections(kind: type, name: str = "") -> Iterator[Section]:
 
 
 def sentences(kind: type) -> dict[str, str]:
-    """Field → the docstring that stands under it, in one line; those of base classes too."""
+    """Field → the docstring that stands under it, in one line; those of base classes and of its parts too."""
     found: dict[str, str] = {}
-    for base in reversed(kind.__mro__):
-        if is_dataclass(base):
+    base: type
+    for base in (*getattr(kind, "PARTS", ()), *reversed(kind.__mro__)):
+        if is_dataclass(base) and "PARTS" not in vars(base):  # which is made, and has no source of its own
             (made,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
             assert isinstance(made, ast.ClassDef)
             for field, below in zip(made.body, made.body[1:], strict=False):

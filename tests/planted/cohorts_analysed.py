@@ -13,7 +13,7 @@ from polymorph.evidence.evidence import Evidence
 from polymorph.evidence.pairs import pairs_of
 from polymorph.evidence.planted import SITE, Planted, PlantedConfig
 from polymorph.studies.claims import claims_of
-from polymorph.studies.registry import study_tables
+from polymorph.studies.tables import study_tables
 from polymorph.verdicts.claim import Claim
 
 DECIDING = ("ladder", "support", "pairing", "haar")

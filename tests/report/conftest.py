@@ -1,10 +1,10 @@
 """One planted report for all tests of the room, and the same with every study; both are made once."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import pytest
 import torch
-from planted_report import report, with_studies
+from planted_report import plates_of, report, with_studies
 
 from polymorph.plotting.plate import Drawn
 from polymorph.report.data import ReportData
@@ -28,9 +28,15 @@ def studied(planted: ReportData) -> ReportData:
 
 
 @pytest.fixture(scope="session")
-def drawn(planted: ReportData) -> tuple[Drawn, ...]:
-    """Its figures."""
+def by_section(planted: ReportData) -> Mapping[str, tuple[Drawn, ...]]:
+    """Its figures, by the section of the page that they stand in."""
     return draw_all(planted)
+
+
+@pytest.fixture(scope="session")
+def drawn(by_section: Mapping[str, tuple[Drawn, ...]]) -> tuple[Drawn, ...]:
+    """Its figures, in the order of the page."""
+    return plates_of(by_section)
 
 
 @pytest.fixture(scope="session")

@@ -14,13 +14,13 @@ import polars as pl
 import pytest
 from browser import DESKTOP, PHONE, Tab, opened, started
 from PIL import Image
+from planted_report import with_tables
 
 from polymorph.evidence.rows import sites_in_order, table
 from polymorph.report.compact import as_address, compact
 from polymorph.report.data import ReportData
 from polymorph.report.figures import draw_all
 from polymorph.report.page import render_page
-from polymorph.report.sections import in_page_order
 from polymorph.studies.registry import STUDIES
 from polymorph.verdicts.claim import Claim
 
@@ -44,7 +44,9 @@ def with_all_sections(report: ReportData) -> ReportData:
         for site, verdict in verdicts
         for made in (claim("verdict", site, verdict), claim("isometry", site, "rejected"))
     ]
-    return replace(report, tables=tables | {"ladder": report.ladder, "angles": report.angles}, claims=claims)
+    return replace(
+        report, tables=tables | {"ladder": report.ladder, "angles": report.tables["angles"]}, claims=claims
+    )
 
 
 @pytest.fixture(scope="session")
@@ -54,9 +56,9 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="session")
-def path(planted: ReportData, drawn: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def path(planted: ReportData, by_section: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     found = tmp_path_factory.mktemp("page") / "report.html"
-    found.write_text(render_page(with_all_sections(planted), drawn), encoding="utf-8")
+    found.write_text(render_page(with_all_sections(planted), by_section), encoding="utf-8")
     return found
 
 
@@ -111,9 +113,9 @@ def test_what_is_not_ours_does_not_run(browser, path, tmp_path):
 
 def test_every_study_has_its_section_in_order(tab):
     ids = tab.page.eval_on_selector_all("main > section", "all => all.map(one => one.id)")
-    assert ids == ["opening", "verdicts", *in_page_order(), "members", "made"]
+    assert ids == ["opening", "verdicts", *STUDIES, "members", "made"]
     questions = tab.page.eval_on_selector_all("section.study > h2", "all => all.map(one => one.textContent)")
-    assert questions == [STUDIES[name].question for name in in_page_order()]
+    assert questions == [STUDIES[name].question for name in STUDIES]
     for name in ids:
         assert tab.page.is_visible(f"#{name} > h2")
 
@@ -267,11 +269,12 @@ def test_without_a_script_the_static_figures_stand(browser, path):
         assert tab.page.is_visible("nav summary")
 
 
-def test_hostile_names_are_text_in_every_part(browser, planted, drawn, tmp_path):
+def test_hostile_names_are_text_in_every_part(browser, planted, by_section, tmp_path):
     renamed = pl.col("site").replace(SITE, HOSTILE)
-    report = with_all_sections(replace(planted, cohort=HOSTILE, ladder=planted.ladder.with_columns(renamed)))
+    ladder = planted.ladder.with_columns(renamed)
+    report = with_all_sections(replace(with_tables(planted, ladder=ladder), cohort=HOSTILE))
     found = tmp_path / "report.html"
-    found.write_text(render_page(report, drawn), encoding="utf-8")
+    found.write_text(render_page(report, by_section), encoding="utf-8")
     with opened(browser, found) as tab:
         assert tab.complaints == []
         assert tab.text("h1") == HOSTILE
@@ -322,23 +325,23 @@ def test_a_partial_cohort_opens_too(browser, planted, tmp_path, monkeypatch, wha
     """And says what it lacks."""
     report, text = planted, ""
     if what == "nothing":
-        frames = {"ladder": pl.DataFrame(), "angles": pl.DataFrame(), "history": pl.DataFrame()}
-        report, text = replace(planted, members=[], **frames), "No pair of members was compared"
+        nothing: Any = {"members": [], "tables": {}, "history": pl.DataFrame()}
+        report, text = replace(planted, **nothing), "No pair of members was compared"
     elif what == "one step":
         last = planted.ladder.filter(source_step=LAST, target_step=LAST)
-        report, text = replace(planted, ladder=last), "There is no ceiling"
+        report, text = with_tables(planted, ladder=last), "There is no ceiling"
     elif what == "no step":
         members = [replace(one, last_step=None, reason=None, accuracies={}) for one in planted.members]
         last = planted.ladder.filter(source_step=LAST, target_step=LAST)
         report, text = (
-            replace(planted, ladder=last, members=members, history=pl.DataFrame()),
+            replace(with_tables(planted, ladder=last), members=members, history=pl.DataFrame()),
             "the only state",
         )
     else:
         monkeypatch.setattr("polymorph.report.explorer.MOST_NUMBERS", 100)
         text = "There are too many pairs to carry each"
     found = tmp_path / "report.html"
-    drawn = draw_all(report) if what == "nothing" else []
+    drawn = draw_all(report) if what == "nothing" else {}
     found.write_text(render_page(report, drawn), encoding="utf-8")
     with opened(browser, found, PHONE) as tab:
         assert tab.complaints == []

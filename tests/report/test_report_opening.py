@@ -5,12 +5,10 @@ from dataclasses import replace
 import polars as pl
 import pytest
 
-from polymorph.plotting.plate import Missing
 from polymorph.plotting.table_rows import at_last_steps
-from polymorph.report.data import ladder_of
-from polymorph.report.figures import AFTER, BEFORE
+from polymorph.report.figures import MEMBERS
 from polymorph.report.opening import MEANS, beside, on_support, opening_of
-from polymorph.report.sections import MEMBERS, in_page_order, section_of, sections_of
+from polymorph.report.sections import sections_of
 from polymorph.studies.registry import STUDIES
 from polymorph.verdicts.claim import Claim
 
@@ -25,7 +23,7 @@ def claim(kind: str, site: str, verdict: str, reason: str = "why") -> Claim:
 
 @pytest.fixture(scope="module")
 def last(planted) -> pl.DataFrame:
-    return at_last_steps(ladder_of(planted))
+    return at_last_steps(planted.ladder)
 
 
 def mean(
@@ -108,32 +106,26 @@ def test_the_cells_of_a_site_are_its_means_or_dashes(last):
     assert beside(last, "elsewhere") == ("–",) * 6
 
 
-def test_every_figure_stands_in_the_section_of_its_study(drawn):
-    places = {plate.name: section_of(plate) for plate in drawn}
-    assert places == {
-        "training_curves": MEMBERS,
-        "r2_by_site": "ladder",
-        "r2_trajectory": "ladder",
-        "frobenius_trajectory": "ladder",
-        "eigenvalue_angles": "angles",
+def test_every_figure_stands_in_the_section_of_its_study(by_section):
+    assert {name: [plate.name for plate in plates] for name, plates in by_section.items()} == {
+        MEMBERS: ["training_curves"],
+        "ladder": ["r2_by_site", "r2_trajectory", "frobenius_trajectory"],
+        "angles": ["eigenvalue_angles"],
     }
-    for study, plate in (*BEFORE, *AFTER):
-        module = plate.__module__.rpartition(".")[2]
-        assert section_of(Missing(module, "", "")) == study
-    assert section_of(Missing("unheard_of", "", "")) == MEMBERS
 
 
-def test_sections_are_the_studies_that_were_made_in_page_order(planted, drawn):
-    assert set(in_page_order()) == set(STUDIES)
+def test_sections_are_the_studies_that_were_made_in_page_order(planted, by_section):
     some = replace(
         planted, tables={"ladder": planted.ladder, "weights": pl.DataFrame(), "pairing": pl.DataFrame()}
     )
-    made = sections_of(some, drawn)
+    made = sections_of(some, by_section)
     assert [one.study for one in made] == ["pairing", "ladder", "angles", "weights"]
     ladder = made[1]
     assert ladder.question == STUDIES["ladder"].question
+    assert ladder.limits == STUDIES["ladder"].limits
     assert [plate.name for plate in ladder.plates] == ["r2_by_site", "r2_trajectory", "frobenius_trajectory"]
     assert "frobenius_from_identity" in ladder.metrics
     assert made[0].metrics == ()
-    nothing = sections_of(replace(planted, ladder=pl.DataFrame(), tables={}), [])
+    assert made[2].limits == ()  # angles, which have figures here and no table
+    nothing = sections_of(replace(planted, tables={}), {})
     assert [one.study for one in nothing] == ["ladder"]

@@ -18,9 +18,10 @@ from polymorph.models.activations import ModelActivations
 from polymorph.models.dyck_transformer import DyckTransformer, DyckTransformerConfig
 from polymorph.models.functions import Functions
 from polymorph.steering.request import Steering
-from polymorph.studies.registry import STUDIES, study_tables
+from polymorph.studies.registry import STUDIES
 from polymorph.studies.steering import rows as steering
 from polymorph.studies.steering.bench import DIRECTIONS, MAPS, SHUFFLED
+from polymorph.studies.tables import study_tables
 from polymorph.tasks.dyck import Dyck
 from polymorph.tasks.task import ProbeConfig
 

@@ -29,10 +29,11 @@ from polymorph.evidence.evidence import Evidence, planted_evidence
 from polymorph.evidence.planted import Planted, PlantedConfig
 from polymorph.evidence.rows import Row, table
 from polymorph.models.functions import Functions
-from polymorph.studies.registry import STUDIES, study_tables
+from polymorph.studies.registry import STUDIES
 from polymorph.studies.stitching import rows as stitching
 from polymorph.studies.stitching.rows import MAPS, applies
 from polymorph.studies.stitching.rows import study_rows as stitching_rows
+from polymorph.studies.tables import study_tables
 from polymorph.tasks.task import ProbeConfig
 
 SITES = tuple(CONFIG.sites)

@@ -11,7 +11,7 @@ from polymorph.components.attribution import PAPER_POINTS
 from polymorph.models.dyck_transformer import analytic_positions
 from polymorph.models.opening import spelled_out
 from polymorph.steering.contrasts import paper_contrasts
-from polymorph.steering.request import DOSES
+from polymorph.steering.options import DOSES
 from polymorph.store import Cohort, CorruptError
 from polymorph.studies.bars.claims import BOUNDS
 from polymorph.studies.weights import search as weights
