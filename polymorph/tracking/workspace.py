@@ -13,14 +13,14 @@ import wandb_workspaces.reports.v2 as panels
 import wandb_workspaces.workspaces as ws
 
 from polymorph.steering.regimes import REGIMES
-from polymorph.tracking.charts import VERDICTS
 from polymorph.tracking.loggers import LoggerConfig
 from polymorph.tracking.runs import AXIS
+from polymorph.verdicts.words import WORDS
 
 NAME = "workspace.json"
 FAMILIES = ("identity", "signed_permutation", "orthogonal", "similarity", "affine")
 CONTROLS = ("orthogonal_documents_permuted", "orthogonal_covariance_only")
-CODES = ", ".join(f"{code} {word}" for code, word in enumerate(VERDICTS))
+CODES = ", ".join(f"{entry.code} {entry.word}" for entry in WORDS.values())
 
 
 @dataclass(frozen=True)
