@@ -14,12 +14,8 @@ The alignment mathematics works on anybody's activations, `[n, d]` tensors on th
 """
 
 from polymorph.alignment import FITS, Map, fit_rotation, r2_from_moments
-from polymorph.alignment.moments import (
-    MomentAccumulator,
-    PairMoments,
-    explained_variance,
-    pair_moments,
-)
+from polymorph.alignment.accumulator import MomentAccumulator, pair_moments
+from polymorph.alignment.moments import PairMoments, explained_variance
 from polymorph.errors import RequestError, RunError
 from polymorph.pipeline.given import compare
 from polymorph.saes.coordinates import raw_sae

@@ -14,7 +14,7 @@ from polymorph.steering.contrasts import paper_contrasts
 from polymorph.steering.request import DOSES
 from polymorph.store import Cohort, CorruptError
 from polymorph.studies.bars.claims import BOUNDS
-from polymorph.studies.weights import rows as weights
+from polymorph.studies.weights import search as weights
 from polymorph.tasks import dyck
 
 PRESETS = ("sae/paper_x8", "sae/paper_x32")
