@@ -3,17 +3,17 @@
 The alignment mathematics works on anybody's activations, `[n, d]` tensors on the same tokens:
 
 >>> import torch
->>> from polymorph import explained_variance, fit_rotation
+>>> from polymorph import explained_variance, fit_orthogonal
 >>> x = torch.randn(500, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 >>> rotation = torch.linalg.qr(torch.randn(8, 8, generator=torch.Generator().manual_seed(1)).double()).Q
->>> carried = fit_rotation(x[:250], x[:250] @ rotation)
+>>> carried = fit_orthogonal(x[:250], x[:250] @ rotation)
 >>> round(explained_variance(carried(x[250:]), x[250:] @ rotation), 6)
 1.0
 
 `compare` puts them under every study and gives a verdict. A cohort on disk is opened with `Cohort.open(folder)`.
 """
 
-from polymorph.alignment import FITS, Map, fit_rotation, r2_from_moments
+from polymorph.alignment import FITS, Map, fit_orthogonal, fit_rotation, r2_from_moments
 from polymorph.alignment.accumulator import MomentAccumulator, pair_moments
 from polymorph.alignment.moments import PairMoments, explained_variance
 from polymorph.errors import RequestError, RunError
@@ -32,6 +32,7 @@ __all__ = [
     "RunError",
     "compare",
     "explained_variance",
+    "fit_orthogonal",
     "fit_rotation",
     "pair_moments",
     "port_sae",

@@ -140,7 +140,7 @@ def run(config: AnalyzeConfig) -> int:
     for name, reason in left_out(analysis.left_out):
         print(f"left out: {name}: {reason}")
     for claim in report.claims:
-        if claim.id.startswith("verdict:"):
+        if claim.kind == "verdict":
             print(claim.statement)
     log_analysis(config, analysis, results.folder)
     print(f"report: {page}")

@@ -16,7 +16,7 @@ from polymorph.evidence.evidence import Evidence, check_size
 from polymorph.evidence.pairs import End, PairLabel, pairs_of
 from polymorph.evidence.rows import Row, table
 from polymorph.models.functions import Functions
-from polymorph.pipeline.comparison import VERSION, Comparison
+from polymorph.pipeline.comparison import Comparison
 from polymorph.plotting.table_rows import at_last_steps
 from polymorph.progress import SILENT, Progress
 from polymorph.report.bundle import bundle
@@ -90,7 +90,7 @@ class Analysis:
             "steering": self.steering.identity(),
             "components": None if self.components is None else list(self.components),
         }
-        return digest({"pairs": pairs, "logs": logs, "version": VERSION, **choice})
+        return digest({"pairs": pairs, "logs": logs, "version": rows_version(*self.studies), **choice})
 
     def _saes(self) -> dict[str, str]:
         """The digest of every SAE of the members, or why it cannot be read."""

@@ -19,8 +19,9 @@ from jaxtyping import Float, Int
 from sae_lens import SAE
 from torch import Tensor
 
+from polymorph.alignment.families import FAMILIES
 from polymorph.alignment.jackknife import jackknife_interval
-from polymorph.alignment.maps import ISOMETRIES, Map
+from polymorph.alignment.maps import Map
 from polymorph.alignment.moments import explained_variance_from_sums
 from polymorph.models.activations import DocumentLosses, Edit, Spliceable
 
@@ -28,7 +29,6 @@ Convention = Literal["centred", "paper"]
 Metric = tuple[str, Convention | None]
 AT_ONCE = 512
 """Tokens whose features are in memory together: few enough to stay in the cache."""
-INVERTIBLE = ISOMETRIES | {"similarity"}
 LEAST_LACK = 0.01
 """Of EV: where the covariance alone may be as near to the ceiling as this, nothing is said of the pairing."""
 LEAST_LOSS = 1e-6
@@ -48,7 +48,8 @@ class Route:
 
         The inverse of a regression would blow up the directions that the regression shrinks.
         """
-        return cls(there, there.inv if there.name in INVERTIBLE else other_way)
+        family = FAMILIES.get(there.name)
+        return cls(there, there.inv if family is not None and family.inverse else other_way)
 
 
 @dataclass(frozen=True)

@@ -844,7 +844,8 @@ def plants() -> dict[str, dict[str, pl.DataFrame]]:
 
 def test_a_rotated_plant_and_an_unrelated_one_have_opposite_answers(plants):
     rotated, unrelated = (
-        {study: STUDIES[study].answer(plants[kind]).text for study in PLANTS} for kind in ("rotated", "unrelated")
+        {study: STUDIES[study].answer(plants[kind]).text for study in PLANTS}
+        for kind in ("rotated", "unrelated")
     )
     assert rotated["pairing"].startswith("Yes")
     assert unrelated["pairing"].startswith("Not shown")

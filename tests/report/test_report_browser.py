@@ -22,15 +22,18 @@ from polymorph.report.figures import draw_all
 from polymorph.report.page import render_page
 from polymorph.studies.registry import STUDIES
 from polymorph.verdicts.claim import Claim
+from polymorph.verdicts.findings import Isometry, Measured, Verdict
 
 SITE, LAST = "blocks.1.hook_resid_mid", 64
 STEPS = [0, 4, 64]
 HOSTILE = "</script><img src=x onerror=alert(1)>"
 
 
-def claim(kind: str, site: str, verdict: str) -> Claim:
-    return Claim(
-        id=f"{kind}:{site}", site=site, statement=f"{site}: {verdict}. Why.", verdict=verdict, reason="Why"
+def claims_at(site: str, word: str) -> tuple[Claim, Claim]:
+    gap = Measured(statistic="orthogonality_gap", value=0.1, bound=0.01)
+    return (
+        Claim(site=site, finding=Verdict(word=word, reason_code="not_measured")),
+        Claim(site=site, finding=Isometry(word="rejected", decided_by=gap)),
     )
 
 
@@ -38,11 +41,7 @@ def with_all_sections(report: ReportData) -> ReportData:
     """Every study has a table, if an empty one, and every site a verdict and another test."""
     tables = {name: table([], study.columns) for name, study in STUDIES.items()}
     verdicts = zip(sites_in_order(report.ladder), ("rotation", "affine", "undetermined"), strict=True)
-    claims = [
-        made
-        for site, verdict in verdicts
-        for made in (claim("verdict", site, verdict), claim("isometry", site, "rejected"))
-    ]
+    claims = [made for site, verdict in verdicts for made in claims_at(site, verdict)]
     return replace(report, tables=tables | {"ladder": report.ladder, "angles": report.angles}, claims=claims)
 
 

@@ -18,6 +18,8 @@ from polymorph.report.verdicts import verdicts_of
 from polymorph.studies.registry import STUDIES, study_tables
 from polymorph.studies.study import Study
 from polymorph.verdicts.claim import Claim
+from polymorph.verdicts.findings import Verdict
+from polymorph.verdicts.words import WORDS
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -234,7 +236,7 @@ def test_it_opens_with_the_verdict_of_every_site(studied):
     assert opening == ["opening", "verdicts"]
     assert reader.count("mark") == 3
     for claim in studied.claims:
-        if claim.id.startswith("verdict:"):
+        if claim.kind == "verdict":
             assert claim.statement in reader.text
             assert f">{claim.verdict}</mark>" in page
         else:
@@ -244,20 +246,19 @@ def test_it_opens_with_the_verdict_of_every_site(studied):
 
 
 def test_a_verdict_is_marked_in_its_sentence_and_not_in_the_name_of_its_site():
-    claim = Claim(
-        id="verdict:affine", site="affine", statement="affine: affine. Because.", verdict="affine", reason="-"
-    )
+    claim = Claim(site="affine", finding=Verdict(word="affine", reason_code="not_measured"))
     (verdict,) = verdicts_of([claim])
-    assert (verdict.before, verdict.word, verdict.after) == ("affine: ", "affine", ". Because.")
-    (other,) = verdicts_of([replace(claim, statement="affine: something else")])
-    assert (other.word, other.after) == ("affine", ": affine: something else")
+    assert (verdict.before, verdict.word, verdict.colour) == ("affine: ", "affine", WORDS["affine"].colour)
+    assert verdict.before + verdict.word + verdict.after == claim.statement
+    (other,) = verdicts_of([replace(claim, finding=replace(claim.finding, word="quixotic"))])
+    assert (other.word, other.colour) == ("quixotic", "open")
 
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_hostile_claims_are_text(studied, text):
     site = studied.claims[0].site
     claims = [
-        replace(claim, site=text, statement=f"{text}: {text}.", verdict=text, reason=text)
+        replace(claim, site=text, finding=replace(claim.finding, word=text))
         for claim in studied.claims
         if claim.site == site
     ]
