@@ -29,7 +29,7 @@ from polymorph.studies.bars.claims import BOUNDS
 from polymorph.studies.bars.claims import study_claims as bar_claims
 from polymorph.studies.bars.divergence import ACROSS, WITHIN, Answered, smoothed_kl
 from polymorph.studies.bars.rows import study_rows as bar_rows
-from polymorph.studies.bars.separation import auc
+from polymorph.studies.bars.separation import auc, separations
 from polymorph.studies.components import rows as components
 from polymorph.studies.registry import STUDIES, study_tables
 from polymorph.tasks.dyck import Dyck
