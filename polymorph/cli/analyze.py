@@ -9,8 +9,8 @@ from typing import Any, Literal, cast
 
 from polymorph.checks import nearest
 from polymorph.cli.analysis_run import log_analysis
-from polymorph.cli.command import DONE, FAILED, WRONG
 from polymorph.cli.config import AnalyzeConfig, seeds_of
+from polymorph.cli.ending import DONE, FAILED, WRONG
 from polymorph.code_version import code_version
 from polymorph.errors import RequestError, RunError
 from polymorph.evidence.planted import Planted
@@ -106,6 +106,16 @@ def check_dashboard(job: AnalyzeConfig) -> None:
         raise RequestError(
             "dashboard=push: W&B has no key on this machine, or is offline: run `wandb login` first"
         )
+
+
+def perform(config: AnalyzeConfig, before: Sequence[int] = ()) -> int:
+    """Carry out one request; its exit status."""
+    return run(config)
+
+
+def finish(jobs: Sequence[AnalyzeConfig], endings: Sequence[int]) -> int:
+    """The worst exit status of all jobs; one that did not come to its end has failed."""
+    return max([*endings, *[FAILED] * (len(jobs) - len(endings))])
 
 
 def run(config: AnalyzeConfig) -> int:

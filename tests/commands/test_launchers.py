@@ -14,9 +14,10 @@ from cohorts import UNWATCHED, all_weights, arguments, cohort_in, equal, memory_
 from ended import REPOSITORY, Run, check_refused
 from omegaconf import OmegaConf
 
-from polymorph.cli import command, launchers, reference
+from polymorph.cli import command, launchers
 from polymorph.cli.config import TrainConfig
 from polymorph.errors import RequestError
+from polymorph.presets import CONF
 from polymorph.store import Cohort
 
 
@@ -26,7 +27,7 @@ def plugin(extra: str) -> pytest.MarkDecorator:
 
 
 needs_ray, needs_slurm = plugin("ray"), plugin("slurm")
-PRESETS = sorted(path.stem for path in Path(reference.CONF, "hydra", "launcher").glob("*.yaml"))
+PRESETS = sorted(path.stem for path in Path(CONF, "hydra", "launcher").glob("*.yaml"))
 NAMES = [
     pytest.param(name, marks=plugin(extra)) for extra, names in launchers.EXTRAS.items() for name in names
 ]
