@@ -16,7 +16,7 @@ from polymorph.errors import RequestError, RunError
 from polymorph.evidence.planted import Planted
 from polymorph.papers.mccann2026 import outputs as paper
 from polymorph.papers.mccann2026.ledger_text import ledger_lines
-from polymorph.pipeline.analysis import Analysis, find_cohort
+from polymorph.pipeline.analysis import Analysis
 from polymorph.pipeline.comparison import Comparison
 from polymorph.pipeline.planted_analysis import PlantedAnalysis
 from polymorph.pipeline.porting import PortRequest, port
@@ -25,6 +25,7 @@ from polymorph.report.bundle import CLAIMS, PAGE
 from polymorph.report.page import left_out
 from polymorph.steering.request import Steering
 from polymorph.store import Results, check_writable
+from polymorph.store.search import find_cohort
 from polymorph.studies.registry import STUDIES
 from polymorph.tracking.config import resolve_mode
 from polymorph.training.numerics import algebra_threads, device_of, prepare_process

@@ -27,6 +27,7 @@ from polymorph.checks import nearest
 from polymorph.cli import launchers
 from polymorph.cli.config import register
 from polymorph.cli.ending import DONE, FAILED, PREEMPTED, WRONG, complain
+from polymorph.cli.extras import with_logger
 from polymorph.cli.reference import CONFIGS, FOLDERS, help_text
 from polymorph.errors import RequestError, RunError
 
@@ -161,6 +162,7 @@ def main(name: str, arguments: Sequence[str]) -> int:
     if {"--help", "-h"} & set(arguments):
         print(help_text(name), end="")
         return DONE
+    arguments = with_logger(arguments)
     logging.getLogger("hydra").setLevel(logging.WARNING)
     register()
     signals: list[int] = []

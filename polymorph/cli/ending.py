@@ -20,6 +20,13 @@ class Ending:
     """Whether the text or the models of the job could not be taken in, whatever is there from before."""
 
 
+def called(name: str) -> str:
+    """How a command is called from where this one was: by its script in a checkout, or as installed."""
+    return (
+        f"python {name}.py" if Path(sys.argv[0]).name in ("train.py", "analyze.py") else f"polymorph {name}"
+    )
+
+
 def complain(name: str, error: Exception) -> None:
     """One line about what is wrong, on standard error."""
     print(f"{name}: {' '.join(str(error).split())}", file=sys.stderr)

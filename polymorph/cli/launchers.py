@@ -9,13 +9,13 @@ import shutil
 import signal
 import socket
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from numbers import Real
 from types import FrameType
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from polymorph.cli.extras import install_line, is_installed
 from polymorph.errors import RequestError
 
 EXTRAS = {
@@ -36,8 +36,8 @@ def check_choice(overrides: Sequence[str], multirun: bool) -> None:
         if name in (override, "basic"):
             continue
         extra = next((extra for extra, names in EXTRAS.items() if name in names), None)
-        if extra is not None and not _installed(MODULES[extra]):
-            raise RequestError(f'{override}: it is not installed; pip install "polymorph[{extra}]"')
+        if extra is not None and not is_installed(MODULES[extra]):
+            raise RequestError(f"{override}: it is not installed; {install_line(extra)}")
         if not multirun:
             raise RequestError(f"{override}: launchers are for sweeps, and a single job runs here; add -m")
 
@@ -60,13 +60,6 @@ def check(config: DictConfig) -> list[int]:
         accelerator = OmegaConf.select(config, "trainer.accelerator")
         return _check_ray(settings["init"] or {}, settings["remote"] or {}, accelerator)
     return []
-
-
-def _installed(module: str) -> bool:
-    try:
-        return find_spec(module) is not None
-    except ModuleNotFoundError:  # there is not one plug-in of Hydra
-        return False
 
 
 def _check_ray(init: Mapping[str, Any], remote: Mapping[str, Any], accelerator: str | None) -> list[int]:

@@ -7,7 +7,7 @@ import lightning as L
 
 from polymorph.cli import import_stage, sae_stage
 from polymorph.cli.config import TrainConfig
-from polymorph.cli.ending import DONE, PREEMPTED, Ending, complain
+from polymorph.cli.ending import DONE, PREEMPTED, Ending, called, complain
 from polymorph.cli.train_check import check_jobs
 from polymorph.cli.train_logging import compare_whole, logging_of
 from polymorph.cli.train_outcome import outcome
@@ -148,5 +148,5 @@ def summary(folder: Path, status: int) -> list[tuple[str, str]]:
     lines = [("cohort", str(folder))]
     if any((folder / "wandb").glob("*run-*")):
         lines.append(("W&B runs", f"wandb leet {folder / 'wandb'}"))
-    again = {DONE: f"python analyze.py cohort={folder}", PREEMPTED: "the same command again goes on"}
+    again = {DONE: f"{called('analyze')} cohort={folder}", PREEMPTED: "the same command again goes on"}
     return [*lines, ("next", again.get(status, "the lines above say what failed"))]

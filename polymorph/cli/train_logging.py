@@ -6,12 +6,12 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from polymorph.cli.config import TrainConfig
 from polymorph.cli.ending import complain
+from polymorph.cli.extras import installed_version
 from polymorph.code_version import code_version
 from polymorph.errors import RequestError, RunError
 from polymorph.pipeline.artifacts import checkpoint_artifact
@@ -111,7 +111,8 @@ def _digests(cohort: Cohort, seed: int) -> dict[str, str]:
 
 def _shown(config: TrainConfig, seed: int | None, resumed_from: int) -> dict[str, Any]:
     """What a run states about itself: config, code, packages, and the digest that its checkpoints carry."""
-    packages = {name: version(name) for name in ("torch", "lightning", "hydra-core", "wandb", "sae-lens")}
+    named = ("torch", "lightning", "hydra-core", "wandb", "sae-lens")
+    packages = {name: found for name in named if (found := installed_version(name)) is not None}
     own = {} if seed is None else {"seed": seed, "config_digest": config.member_digest(seed)}
     plain = asdict(config) | own
     return plain | {
