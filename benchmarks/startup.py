@@ -10,24 +10,29 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from polymorph.cli.ending import DONE, WRONG
+
 ROOT = Path(__file__).resolve().parent.parent
-CALLS = {
+MISTYPED = ("trainer.max_step=3", "stdy=ladder")
+CALLS: dict[str, tuple[str, ...]] = {
     "python, nothing": ("-c", "pass"),
     "import polymorph": ("-c", "import polymorph"),
     "polymorph --help": ("-m", "polymorph", "--help"),
     "polymorph train --help": ("-m", "polymorph", "train", "--help"),
     "polymorph list": ("-m", "polymorph", "list", "."),
-    "polymorph train trainer.max_step=3": ("-m", "polymorph", "train", "trainer.max_step=3"),
-    "python train.py trainer.max_step=3": ("train.py", "trainer.max_step=3"),
-    "polymorph analyze stdy=ladder": ("-m", "polymorph", "analyze", "cohort=none", "stdy=ladder"),
+    **{f"polymorph train {key}": ("-m", "polymorph", "train", key) for key in MISTYPED[:1]},
+    **{f"python train.py {key}": ("train.py", key) for key in MISTYPED[:1]},
+    **{
+        f"polymorph analyze {key}": ("-m", "polymorph", "analyze", "cohort=none", key) for key in MISTYPED[1:]
+    },
     "from polymorph import compare": ("-c", "from polymorph import compare"),
 }
 
 
-def cpu_seconds(arguments: Sequence[str]) -> float:
-    """User and system time of one Python process with one thread."""
+def cpu_seconds(arguments: Sequence[str], expected: int) -> float:
+    """User and system time of one Python process with one thread, which ends with the expected status."""
     before = os.times()
-    subprocess.run(
+    ended = subprocess.run(
         [sys.executable, *arguments],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -36,6 +41,8 @@ def cpu_seconds(arguments: Sequence[str]) -> float:
         check=False,
     )
     after = os.times()
+    if ended.returncode != expected:
+        raise SystemExit(f"{' '.join(arguments)}: exit status {ended.returncode}, not {expected}")
     return after.children_user + after.children_system - before.children_user - before.children_system
 
 
@@ -45,7 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     repeat = parser.parse_args(arguments).repeat
     print(f"{'call':<38} {'least':>7} {'median':>7}   CPU seconds of {repeat}")
     for name, call in CALLS.items():
-        found = sorted(cpu_seconds(call) for _ in range(repeat))
+        expected = WRONG if any(key in call for key in MISTYPED) else DONE
+        found = sorted(cpu_seconds(call, expected) for _ in range(repeat))
         print(f"{name:<38} {found[0]:>7.2f} {found[repeat // 2]:>7.2f}")
 
 

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from polymorph.alignment import FITS, Map, fit_rotation, r2_from_moments
-    from polymorph.alignment.moments import MomentAccumulator, PairMoments, explained_variance, pair_moments
+    from polymorph.alignment.accumulator import MomentAccumulator, pair_moments
+    from polymorph.alignment.moments import PairMoments, explained_variance
     from polymorph.errors import RequestError, RunError
     from polymorph.pipeline.given import compare
     from polymorph.saes.coordinates import raw_sae
@@ -45,7 +46,8 @@ __all__ = [
 
 _HOMES = {
     "polymorph.alignment": ("FITS", "Map", "fit_rotation", "r2_from_moments"),
-    "polymorph.alignment.moments": ("MomentAccumulator", "PairMoments", "explained_variance", "pair_moments"),
+    "polymorph.alignment.accumulator": ("MomentAccumulator", "pair_moments"),
+    "polymorph.alignment.moments": ("PairMoments", "explained_variance"),
     "polymorph.errors": ("RequestError", "RunError"),
     "polymorph.pipeline.given": ("compare",),
     "polymorph.saes.coordinates": ("raw_sae",),

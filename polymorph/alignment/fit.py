@@ -11,8 +11,9 @@ from jaxtyping import Float
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from polymorph.alignment.accumulator import pair_moments
 from polymorph.alignment.maps import Map
-from polymorph.alignment.moments import PairMoments, explained_variance_from_sums, pair_moments
+from polymorph.alignment.moments import PairMoments, explained_variance_from_sums
 from polymorph.alignment.polar import least_direction, nearest_rotation, polar
 from polymorph.alignment.regression import RELATIVE_RIDGE, affine, cross_validated_maps
 from polymorph.alignment.solvable import require, source_spread

@@ -205,7 +205,7 @@ def document() -> str:
 _HEAD = (
     "Made by `python -m polymorph.cli.reference` from the dataclasses behind the YAML; a test keeps it so. Defaults "
     "are those of the dataclasses: a preset may set others, and `--cfg job` prints what a command comes to. A key that "
-    "is misspelt, or has a value of another type, is refused before anything starts, with the nearest that there is."
+    "is misspelt, or has a value of another type, is refused before anything starts, with the nearest there is."
 )
 
 

@@ -11,8 +11,8 @@ from functools import cached_property, partial
 
 import torch
 
+from polymorph.alignment.accumulator import moment_bytes
 from polymorph.alignment.collect import Collected, collect
-from polymorph.alignment.moments import moment_bytes
 from polymorph.errors import RequestError
 from polymorph.evidence.evidence import BLOCKS, Evidence, History
 from polymorph.evidence.pairs import End, PairLabel, pairs_of

@@ -6,9 +6,10 @@ from plants import activations, haar, normal
 from scipy.linalg import orthogonal_procrustes
 
 from polymorph.alignment import FITS, fit_rotation, r2_from_moments
+from polymorph.alignment.accumulator import pair_moments
 from polymorph.alignment.controls import covariance_only, gaussian_cross
 from polymorph.alignment.fit import affine, orthogonal, rotation, signed_permutation, similarity
-from polymorph.alignment.moments import PairMoments, explained_variance, pair_moments
+from polymorph.alignment.moments import PairMoments, explained_variance
 
 LADDER = list(FITS)
 UNCENTRED = ("identity", "signed_permutation")

@@ -6,6 +6,7 @@ import torch
 from plants import normal
 from scipy.stats import binom, chi2, kstest, norm
 
+from polymorph.alignment.accumulator import MomentAccumulator
 from polymorph.alignment.fit import orthogonal
 from polymorph.alignment.haar import (
     REGISTERED,
@@ -21,7 +22,7 @@ from polymorph.alignment.haar import (
 )
 from polymorph.alignment.haar_laws import haar_tests, law, p_value, registered_p
 from polymorph.alignment.haar_refit import block_residuals, refit_draws, refit_values
-from polymorph.alignment.moments import MomentAccumulator, PairMoments
+from polymorph.alignment.moments import PairMoments
 from polymorph.alignment.rotation import determinant_sign, eigenvalue_angles
 
 LEVEL = 0.05

@@ -5,9 +5,10 @@ import torch
 from scipy.stats import t as student
 
 from polymorph.alignment import FITS, fit_rotation
+from polymorph.alignment.accumulator import pair_moments
 from polymorph.alignment.collect import Collected
 from polymorph.alignment.gaps import GAPS
-from polymorph.alignment.moments import explained_variance, pair_moments
+from polymorph.alignment.moments import explained_variance
 from polymorph.alignment.rotation import eigenvalue_angles
 from polymorph.errors import RunError
 from polymorph.evidence.pairs import PairLabel

@@ -9,8 +9,9 @@ from one_sided import given
 from torch import Tensor
 
 from polymorph.alignment import fit_rotation
+from polymorph.alignment.accumulator import pair_moments
 from polymorph.alignment.axes import Axes, without
-from polymorph.alignment.moments import explained_variance, pair_moments
+from polymorph.alignment.moments import explained_variance
 from polymorph.errors import RunError
 from polymorph.evidence.evidence import Evidence, planted_evidence
 from polymorph.evidence.pairs import pairs_of

@@ -13,7 +13,7 @@ from polymorph.steering.contrasts import paper_contrasts
 from polymorph.steering.options import DOSES
 from polymorph.store import Cohort, CorruptError
 from polymorph.studies.bars.claims import BOUNDS
-from polymorph.studies.weights import rows as weights
+from polymorph.studies.weights import search as weights
 from polymorph.tasks import dyck
 from polymorph.tasks.registry import spelled_out
 

@@ -14,8 +14,11 @@ from types import MappingProxyType
 import polars as pl
 
 from polymorph.alignment.multiplicity import LEVEL
-from polymorph.studies.bars.rows import ACROSS, ALL, MEAN, MIXTURE, PAPER, WITHIN
-from polymorph.studies.components.rows import INTEGRATED, PARTS
+from polymorph.studies.bars.divergence import ACROSS, MEAN, MIXTURE, WITHIN
+from polymorph.studies.bars.rows import PAPER
+from polymorph.studies.bars.separation import ALL
+from polymorph.studies.components.members import INTEGRATED
+from polymorph.studies.components.rankings import PARTS
 from polymorph.verdicts.claim import Claim
 from polymorph.verdicts.estimate import Estimate, estimate
 

@@ -19,7 +19,8 @@ from polymorph.plotting.sentences import (
 from polymorph.plotting.style import INK
 from polymorph.plotting.wording import DASH
 from polymorph.studies.components.figure import SERIES, Series, of_parts
-from polymorph.studies.components.rows import ABLATION, INTEGRATED, PARTS, PATCHING
+from polymorph.studies.components.members import ABLATION, INTEGRATED, PATCHING
+from polymorph.studies.components.rankings import PARTS
 from polymorph.studies.study import Tables
 
 STUDY = "components"

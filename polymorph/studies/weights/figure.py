@@ -24,7 +24,7 @@ from polymorph.plotting.style import (
 )
 from polymorph.plotting.table_rows import measured
 from polymorph.plotting.wording import counted, plain, spread
-from polymorph.studies.weights.rows import (
+from polymorph.studies.weights.search import (
     COPY,
     GAUGE,
     IDENTITY,
