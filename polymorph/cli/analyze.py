@@ -9,14 +9,14 @@ from typing import Any, Literal, cast
 
 from polymorph.checks import nearest
 from polymorph.cli.analysis_run import log_analysis
-from polymorph.cli.command import DONE, FAILED, WRONG
 from polymorph.cli.config import AnalyzeConfig, seeds_of
+from polymorph.cli.ending import DONE, FAILED, WRONG
 from polymorph.code_version import code_version
 from polymorph.errors import RequestError, RunError
 from polymorph.evidence.planted import Planted
 from polymorph.papers.mccann2026 import outputs as paper
 from polymorph.papers.mccann2026.ledger_text import ledger_lines
-from polymorph.pipeline.analysis import Analysis, find_cohort
+from polymorph.pipeline.analysis import Analysis
 from polymorph.pipeline.comparison import Comparison
 from polymorph.pipeline.planted_analysis import PlantedAnalysis
 from polymorph.pipeline.porting import PortRequest, port
@@ -25,8 +25,9 @@ from polymorph.report.bundle import CLAIMS, PAGE
 from polymorph.report.page import left_out
 from polymorph.steering.request import Steering
 from polymorph.store import Results, check_writable
+from polymorph.store.search import find_cohort
 from polymorph.studies.registry import STUDIES
-from polymorph.tracking.loggers import resolve_mode
+from polymorph.tracking.config import resolve_mode
 from polymorph.training.numerics import algebra_threads, device_of, prepare_process
 
 _PLANTED = "planted:"
@@ -106,6 +107,16 @@ def check_dashboard(job: AnalyzeConfig) -> None:
         raise RequestError(
             "dashboard=push: W&B has no key on this machine, or is offline: run `wandb login` first"
         )
+
+
+def perform(config: AnalyzeConfig, before: Sequence[int] = ()) -> int:
+    """Carry out one request; its exit status."""
+    return run(config)
+
+
+def finish(jobs: Sequence[AnalyzeConfig], endings: Sequence[int]) -> int:
+    """The worst exit status of all jobs; one that did not come to its end has failed."""
+    return max([*endings, *[FAILED] * (len(jobs) - len(endings))])
 
 
 def run(config: AnalyzeConfig) -> int:

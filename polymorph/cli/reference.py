@@ -10,14 +10,13 @@ import sys
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
-from pathlib import Path
 from typing import Any
 
 from polymorph.cli.config import AnalyzeConfig, TrainConfig
-from polymorph.models.opening import TASKS
-from polymorph.models.registry import TRAINED
+from polymorph.models.config import TRAINED
+from polymorph.presets import CONF
+from polymorph.tasks.registry import TASKS
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
 FOLDERS = {"train": CONF, "analyze": CONF / "analyze"}
 """Where the YAML of each command is."""
 WIDTH = 100

@@ -269,18 +269,6 @@ def _last(comparison: Comparison, members: Sequence[Member]) -> set[tuple[End, E
     return {pair.ends for pair in comparison.final_pairs([member.seed for member in members])}
 
 
-def find_cohort(name: str, root: str) -> Cohort:
-    """The cohort of this name below `root`, or in this folder; `RequestError` names the nearest there is."""
-    for folder in (Path(root) / name, Path(name)):
-        if (folder / "cohort.json").is_file():
-            return Cohort.open(folder)
-    there = [path.parent.name for path in Path(root).glob("*/cohort.json")] if Path(root).is_dir() else []
-    known = ", ".join(sorted(there)) or "none"
-    raise RequestError(
-        f"cohort={name}{nearest(name, there)}: neither a cohort in {root} (there: {known}) nor a folder"
-    )
-
-
 def _summary(member: Member, head: str) -> MemberSummary:
     state, reason, _ = _state(member)
     last: dict[str, Any] = next(iter(reversed(_evaluations(member))), {})

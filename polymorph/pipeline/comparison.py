@@ -35,7 +35,8 @@ from polymorph.saes.run import SAETraining
 from polymorph.saes.stored import StoredDictionaries
 from polymorph.store import Cohort, CorruptError, digest
 from polymorph.studies.ladder.rows import ladder_rows
-from polymorph.tasks.task import ProbeConfig, Task
+from polymorph.tasks.config import ProbeConfig
+from polymorph.tasks.task import Task
 
 MEMORY_GIB = 4.0
 """For the moments of pairs that are computed together; more pairs are read in several passes."""

@@ -14,7 +14,7 @@ import wandb_workspaces.workspaces as ws
 
 from polymorph.alignment.families import rungs
 from polymorph.steering.regimes import REGIMES
-from polymorph.tracking.loggers import LoggerConfig
+from polymorph.tracking.config import LoggerConfig
 from polymorph.tracking.runs import AXIS
 from polymorph.verdicts.words import WORDS
 
