@@ -29,7 +29,8 @@ from polymorph.alignment.moments import PairMoments
 from polymorph.alignment.permutation import pairing_test
 from polymorph.alignment.support import support
 from polymorph.evidence.evidence import BLOCKS, planted_evidence
-from polymorph.evidence.planted import SITE, Planted, PlantedConfig
+from polymorph.evidence.planted import SITE, Planted
+from polymorph.evidence.planted_config import PlantedConfig
 from polymorph.models.activations import Activations
 from polymorph.studies.claims import claims_of
 from polymorph.studies.registry import study_tables

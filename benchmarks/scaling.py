@@ -27,7 +27,7 @@ from polymorph.saes.build import training_sae
 from polymorph.saes.config import SAEConfig
 from polymorph.saes.trainers import trainer_of, training_bytes
 from polymorph.studies.ladder.rows import ladder_rows
-from polymorph.tasks.task import ProbeConfig
+from polymorph.tasks.config import ProbeConfig
 
 PYTHIA = {
     "vocab_size": 50304,

@@ -17,7 +17,8 @@ from polymorph import FITS
 from polymorph.alignment.jackknife import jackknife_interval
 from polymorph.alignment.support import filled
 from polymorph.evidence.evidence import Evidence, planted_evidence
-from polymorph.evidence.planted import Planted, PlantedConfig
+from polymorph.evidence.planted import Planted
+from polymorph.evidence.planted_config import PlantedConfig
 from polymorph.evidence.rows import Row
 from polymorph.studies.registry import STUDIES, Study, study_tables
 

@@ -26,7 +26,7 @@ from polymorph.report.page import left_out
 from polymorph.steering.request import Steering
 from polymorph.store import Results, check_writable
 from polymorph.studies.registry import STUDIES
-from polymorph.tracking.loggers import resolve_mode
+from polymorph.tracking.config import resolve_mode
 from polymorph.training.numerics import algebra_threads, device_of, prepare_process
 
 _PLANTED = "planted:"

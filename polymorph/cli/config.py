@@ -10,24 +10,23 @@ from omegaconf import MISSING
 from polymorph.checks import one_of
 from polymorph.errors import RequestError
 from polymorph.evidence.pairs import SCHEMES
-from polymorph.evidence.planted import PlantedConfig
-from polymorph.models.architecture import Trainable
-from polymorph.models.opening import TASKS, task_identity
-from polymorph.models.registry import TRAINED
-from polymorph.papers.mccann2026.outputs import FIGURES, LEDGERS
-from polymorph.pipeline.callback import CrossSeedConfig
+from polymorph.evidence.planted_config import PlantedConfig
+from polymorph.models.config import TRAINED
+from polymorph.papers import FIGURES, LEDGERS
+from polymorph.pipeline.config import CrossSeedConfig
 from polymorph.saes.config import SAEConfig
-from polymorph.steering.request import SteeringOptions
+from polymorph.steering.options import SteeringOptions
 from polymorph.store import check_name, digest
-from polymorph.tasks.task import ProbeConfig
-from polymorph.tracking.loggers import LoggerConfig
+from polymorph.tasks.config import ProbeConfig
+from polymorph.tasks.registry import TASKS, task_identity
+from polymorph.tracking.config import LoggerConfig
 from polymorph.training.config import (
     ACCELERATORS,
     CheckpointsConfig,
     OptimizerConfig,
+    SharedIO,
     TrainerConfig,
 )
-from polymorph.training.run import SharedIO
 
 STAGES = ("text", "model", "sae", "all", "import")
 DASHBOARDS = ("write", "push")
@@ -115,7 +114,6 @@ class TrainConfig:
                 "task.tokenizer=model: that of imported models, with stage=import; give another here"
             )
         if self.stage in ("model", "all"):
-            assert isinstance(self.model, Trainable)
             self.model.check_task(self.task)
 
     @property

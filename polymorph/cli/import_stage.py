@@ -16,7 +16,7 @@ from polymorph.checks import nearest
 from polymorph.cli.config import LARGEST_SEED, TrainConfig
 from polymorph.errors import RequestError
 from polymorph.models.causal_lm import float32_weights
-from polymorph.models.opening import check_there, prepared, task_identity
+from polymorph.models.opening import check_there, prepared
 from polymorph.models.pretrained import (
     Pretrained,
     PretrainedArchitecture,
@@ -26,8 +26,9 @@ from polymorph.models.pretrained import (
 )
 from polymorph.progress import SILENT, Progress
 from polymorph.store import Cohort, CorruptError, Status, check_writable
+from polymorph.tasks.registry import task_identity
+from polymorph.tasks.text.config import TextConfig
 from polymorph.tasks.text.stored import text_tokenizer
-from polymorph.tasks.text.text_task import TextConfig
 from polymorph.tasks.text.tokenizer import has_tokenizer, loaded, tokenizer_digest
 
 OF_THE_MODEL = "model"

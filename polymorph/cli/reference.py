@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from polymorph.cli.config import AnalyzeConfig, TrainConfig
-from polymorph.models.opening import TASKS
-from polymorph.models.registry import TRAINED
+from polymorph.models.config import TRAINED
+from polymorph.tasks.registry import TASKS
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 FOLDERS = {"train": CONF, "analyze": CONF / "analyze"}

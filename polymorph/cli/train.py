@@ -19,14 +19,7 @@ from polymorph.cli.config import TrainConfig
 from polymorph.code_version import code_version
 from polymorph.errors import RequestError, RunError
 from polymorph.models.activations import dimensions
-from polymorph.models.opening import (
-    check_source,
-    check_there,
-    prepared,
-    spelled_out,
-    task_identity,
-    task_of,
-)
+from polymorph.models.opening import check_source, check_there, prepared, task_of
 from polymorph.pipeline.artifacts import checkpoint_artifact
 from polymorph.pipeline.callback import CrossSeed
 from polymorph.pipeline.comparison import Comparison
@@ -36,6 +29,7 @@ from polymorph.progress import Progress, on_terminal
 from polymorph.saes.disk import KEYS, bytes_ahead
 from polymorph.saes.trained import Variant
 from polymorph.store import Cohort, CorruptError, Member, Status, check_writable
+from polymorph.tasks.registry import spelled_out, task_identity
 from polymorph.tracking.loggers import Breaker, Tracking
 from polymorph.tracking.runs import RunLogger
 from polymorph.training.checkpoint import Checkpoint

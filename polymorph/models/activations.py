@@ -15,7 +15,8 @@ from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 
 from polymorph.models.architecture import HookedModel, mean_free_basis
-from polymorph.tasks.task import IGNORED, SPLITS, Chunk, ProbeConfig, Split, Task
+from polymorph.tasks.config import ProbeConfig
+from polymorph.tasks.task import IGNORED, SPLITS, Chunk, Split, Task
 
 Coordinates = Float[Tensor, "d_model d"]
 """Orthonormal columns: in what coordinates a residual stream is read. None stands for its own axes."""

@@ -5,7 +5,6 @@ the task of a cohort that is there.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +14,15 @@ from polymorph.models.registry import architecture_of
 from polymorph.progress import SILENT, Progress
 from polymorph.store import Cohort, CorruptError
 from polymorph.store.differences import side_by_side
-from polymorph.tasks.dyck import Dyck, DyckConfig
-from polymorph.tasks.task import ProbeConfig, Task
+from polymorph.tasks.config import DyckConfig, ProbeConfig
+from polymorph.tasks.dyck import Dyck
+from polymorph.tasks.registry import spelled_out
+from polymorph.tasks.task import Task
+from polymorph.tasks.text.config import TRAINED, TextConfig, TextShares
 from polymorph.tasks.text.prepare import prepare
 from polymorph.tasks.text.sources import opened
 from polymorph.tasks.text.stored import open_text, text_config, text_identity, text_tokenizer
-from polymorph.tasks.text.text_task import TRAINED, TextConfig, TextShares
 from polymorph.tasks.text.tokenizer import loaded
-
-TASKS: dict[str, type[Any]] = {"dyck3": DyckConfig, "text": TextConfig}
 
 
 def prepared(
@@ -31,31 +30,6 @@ def prepared(
 ) -> Task:
     """The task of these options; what it needs is made in the cohort's folder if it is not there."""
     return Dyck(config) if isinstance(config, DyckConfig) else prepare(config, folder, say, progress)
-
-
-def task_identity(config: Any, folder: Path) -> dict[str, Any]:
-    """What all members of a cohort share of their task; `RequestError` if it is not prepared yet."""
-    return _dyck_identity(config) if isinstance(config, DyckConfig) else text_identity(config, folder)
-
-
-def _dyck_identity(config: DyckConfig) -> dict[str, Any]:
-    """Its options, less `eval_max_length` where that is `max_length`.
-
-    Cohorts that were made before there was this key were evaluated so, and say nothing of it: they stay the same
-    task, to the last bit of every digest.
-    """
-    stated = asdict(config)
-    if stated["eval_max_length"] == stated["max_length"]:
-        del stated["eval_max_length"]
-    return stated
-
-
-def spelled_out(identity: Mapping[str, Any]) -> dict[str, Any]:
-    """A cohort's identity with what it leaves unsaid: the inverse of what `task_identity` leaves out."""
-    task = identity["task"]
-    if task.get("name") != "dyck3" or "max_length" not in task:
-        return dict(identity)
-    return {**identity, "task": {"eval_max_length": task["max_length"], **task}}
 
 
 def task_of(cohort: Cohort) -> Task:

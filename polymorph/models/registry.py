@@ -4,14 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from polymorph.models.architecture import Architecture
-from polymorph.models.dyck_transformer import DyckTransformerConfig
-from polymorph.models.gpt_neox import GPTNeoXArchitecture
+from polymorph.models.config import TRAINED
 from polymorph.models.pretrained import PretrainedArchitecture
 
-TRAINED: dict[str, type[Any]] = {
-    "dyck_transformer": DyckTransformerConfig,
-    "gpt_neox": GPTNeoXArchitecture,
-}
 ARCHITECTURES: dict[str, type[Any]] = {**TRAINED, "pretrained": PretrainedArchitecture}
 
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from polymorph.models.architecture import Architecture, Weights
-from polymorph.models.dyck_transformer import DyckTransformerConfig
+from polymorph.models.config import DyckTransformerConfig
 
 
 @dataclass(frozen=True)

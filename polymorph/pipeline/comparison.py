@@ -34,7 +34,8 @@ from polymorph.saes.run import SAETraining
 from polymorph.saes.stored import StoredDictionaries
 from polymorph.store import Cohort, CorruptError, digest
 from polymorph.studies.ladder.rows import ladder_rows
-from polymorph.tasks.task import ProbeConfig, Task
+from polymorph.tasks.config import ProbeConfig
+from polymorph.tasks.task import Task
 
 VERSION = 3  # of the rows of a pair: a change of any definition counts it up
 MEMORY_GIB = 4.0

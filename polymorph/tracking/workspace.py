@@ -14,7 +14,7 @@ import wandb_workspaces.workspaces as ws
 
 from polymorph.steering.regimes import REGIMES
 from polymorph.tracking.charts import VERDICTS
-from polymorph.tracking.loggers import LoggerConfig
+from polymorph.tracking.config import LoggerConfig
 from polymorph.tracking.runs import AXIS
 
 NAME = "workspace.json"

@@ -31,7 +31,8 @@ from polymorph.alignment.support import (
     support,
     trace_on_support,
 )
-from polymorph.evidence.planted import SITE, Planted, PlantedConfig
+from polymorph.evidence.planted import SITE, Planted
+from polymorph.evidence.planted_config import PlantedConfig
 
 BLOCKS, LENGTH = 16, 8
 

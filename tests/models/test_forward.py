@@ -2,7 +2,8 @@ import pytest
 import torch
 from plain_transformer import gained, plain_logits
 
-from polymorph.models.dyck_transformer import DyckTransformer, DyckTransformerConfig
+from polymorph.models.config import DyckTransformerConfig
+from polymorph.models.dyck_transformer import DyckTransformer
 from polymorph.tasks.dyck import Dyck
 
 HEADS = {"tok": 40, "depth": 9, "valid": 2}

@@ -11,7 +11,8 @@ from torch import Tensor
 from polymorph.alignment.fit import orthogonal
 from polymorph.evidence.evidence import Evidence
 from polymorph.evidence.pairs import pairs_of
-from polymorph.evidence.planted import SITE, Planted, PlantedConfig
+from polymorph.evidence.planted import SITE, Planted
+from polymorph.evidence.planted_config import PlantedConfig
 from polymorph.studies.claims import claims_of
 from polymorph.studies.registry import study_tables
 from polymorph.verdicts.claim import Claim

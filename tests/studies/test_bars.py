@@ -21,7 +21,8 @@ from toy_models import table as toy_table
 from polymorph.components.decoys import AVERAGED, DECOYS, SWAPPED
 from polymorph.evidence.evidence import Evidence, planted_evidence
 from polymorph.evidence.pairs import pairs_of
-from polymorph.evidence.planted import Planted, PlantedConfig
+from polymorph.evidence.planted import Planted
+from polymorph.evidence.planted_config import PlantedConfig
 from polymorph.evidence.rows import Row, table
 from polymorph.models.dyck_transformer import DyckTransformer
 from polymorph.studies.bars import rows as bars

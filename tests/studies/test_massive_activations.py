@@ -14,7 +14,8 @@ from polymorph.alignment.moments import explained_variance, pair_moments
 from polymorph.errors import RunError
 from polymorph.evidence.evidence import Evidence, planted_evidence
 from polymorph.evidence.pairs import pairs_of
-from polymorph.evidence.planted import SITE, Planted, PlantedConfig
+from polymorph.evidence.planted import SITE, Planted
+from polymorph.evidence.planted_config import PlantedConfig
 from polymorph.evidence.rows import Row, table
 from polymorph.models.activations import Activations, Split
 from polymorph.models.architecture import mean_free_basis

@@ -26,14 +26,15 @@ from polymorph.alignment.pairings import chunk_generator
 from polymorph.alignment.support import filled
 from polymorph.evidence import evidence, function_scores
 from polymorph.evidence.evidence import Evidence, planted_evidence
-from polymorph.evidence.planted import Planted, PlantedConfig
+from polymorph.evidence.planted import Planted
+from polymorph.evidence.planted_config import PlantedConfig
 from polymorph.evidence.rows import Row, table
 from polymorph.models.functions import Functions
 from polymorph.studies.registry import STUDIES, study_tables
 from polymorph.studies.stitching import rows as stitching
 from polymorph.studies.stitching.rows import MAPS, applies
 from polymorph.studies.stitching.rows import study_rows as stitching_rows
-from polymorph.tasks.task import ProbeConfig
+from polymorph.tasks.config import ProbeConfig
 
 SITES = tuple(CONFIG.sites)
 HEADS = ("tok", "depth", "valid", "all")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from polymorph.tasks.text import docstrings, files, hub
-from polymorph.tasks.text.text_task import TextConfig
+from polymorph.tasks.text.config import TextConfig
 
 
 @dataclass(frozen=True)

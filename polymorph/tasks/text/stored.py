@@ -9,8 +9,9 @@ from polymorph.store.differences import side_by_side
 from polymorph.store.manifest import Manifest
 from polymorph.store.publication import is_published
 from polymorph.store.streamed_files import read_manifest, read_streamed
+from polymorph.tasks.text.config import TextConfig, TextSplits
 from polymorph.tasks.text.spool import mapped
-from polymorph.tasks.text.text_task import Text, TextConfig, TextSplits, Tokens
+from polymorph.tasks.text.text_task import Text, Tokens
 from polymorph.tasks.text.tokenizer import FILE
 
 TEXT = "text"  # the folder below the cohort's
