@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from polymorph.cli.config import AnalyzeConfig, TrainConfig
-from polymorph.models.config import TRAINED
+from polymorph.models.registry import TRAINED
 from polymorph.tasks.registry import TASKS
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -27,7 +27,10 @@ GROUPS: Mapping[str, Sequence[str]] = {
     "analyze": ("logger",),
 }
 """Configuration groups, `group=option`, in the order of how often they are wanted."""
-OF_GROUPS: Mapping[str, Mapping[str, type]] = {"task": TASKS, "model": TRAINED}
+OF_GROUPS: Mapping[str, Mapping[str, type]] = {
+    "task": {name: kind.config for name, kind in TASKS.items()},
+    "model": TRAINED,
+}
 """Keys whose own keys depend on the option that is chosen."""
 INTRODUCTION: Mapping[str, str] = {
     "train": """\
@@ -206,7 +209,7 @@ def document() -> str:
 _HEAD = (
     "Made by `python -m polymorph.cli.reference` from the dataclasses behind the YAML; a test keeps it so. Defaults "
     "are those of the dataclasses: a preset may set others, and `--cfg job` prints what a command comes to. A key that "
-    "is misspelt, or has a value of another type, is refused before anything starts, with the nearest one that there is."
+    "is misspelt, or has a value of another type, is refused before anything starts, with the nearest that there is."
 )
 
 

@@ -19,7 +19,6 @@ from polymorph.cli.config import TrainConfig
 from polymorph.code_version import code_version
 from polymorph.errors import RequestError, RunError
 from polymorph.models.activations import dimensions
-from polymorph.models.opening import check_source, check_there, prepared, task_of
 from polymorph.pipeline.artifacts import checkpoint_artifact
 from polymorph.pipeline.callback import CrossSeed
 from polymorph.pipeline.comparison import Comparison
@@ -28,8 +27,8 @@ from polymorph.pipeline.online_saes import OnlineSAEs, check_online
 from polymorph.progress import Progress, on_terminal
 from polymorph.saes.disk import KEYS, bytes_ahead
 from polymorph.saes.trained import Variant
-from polymorph.store import Cohort, CorruptError, Member, Status, check_writable
-from polymorph.tasks.registry import spelled_out, task_identity
+from polymorph.store import Cohort, CorruptError, Member, Status, check_names, check_writable
+from polymorph.tasks.registry import check_source, prepared, spelled_out, task_identity, task_of
 from polymorph.tracking.loggers import Breaker, Tracking
 from polymorph.tracking.runs import RunLogger
 from polymorph.training.checkpoint import Checkpoint
@@ -178,7 +177,7 @@ def _text_outcome(job: TrainConfig) -> str:
 
 def _check_text(job: TrainConfig) -> None:
     check_writable(job.cohort.folder)
-    check_there(job.cohort.folder, job.task.name)
+    check_names(job.cohort.folder, task=job.task.name)
     check_source(job.task, job.cohort.folder)
 
 
