@@ -29,6 +29,8 @@ class TaskKind:
     """The name under which a cohort states the task; `task=<name>` on the command line."""
     config: type[Any]
     """The dataclass of its options, with a field `name`."""
+    heads: tuple[str, ...]
+    """The heads of logits that its labels are for; a model that lacks one cannot learn it."""
     prepare: "Callable[[Any, Path, Callable[[str], None], Progress], Task]"
     """The task of these options; what it needs is made in the folder if it is not there."""
     open: "Callable[[Stated, Path], Task]"

@@ -55,6 +55,11 @@ def _kind_of(config: Any) -> TaskKind:
     return kind
 
 
+def heads_of(config: Any) -> tuple[str, ...]:
+    """The heads of logits that the labels of this task are for."""
+    return _kind_of(config).heads
+
+
 def spelled_out(identity: Mapping[str, Any]) -> dict[str, Any]:
     """A cohort's identity with what its task leaves unsaid."""
     stated = identity["task"]

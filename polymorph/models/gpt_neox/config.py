@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from polymorph.models.sites import site_names
-from polymorph.tasks.text.config import TextConfig
+from polymorph.tasks.registry import heads_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -77,11 +77,14 @@ class GPTNeoXArchitecture:
         return ("gpt_neox.final_layer_norm.weight", "gpt_neox.final_layer_norm.bias")
 
     def check_task(self, task: Any) -> None:
-        if not isinstance(task, TextConfig):
-            raise ValueError(f"model=gpt_neox learns task=text, not task={task.name}")  # noqa: TRY004  # of a request
+        if (heads := heads_of(task)) != ("tok",):
+            raise ValueError(
+                f"model=gpt_neox learns task=text, or another with the one head tok, not task={task.name} with "
+                f"the heads {', '.join(heads)}"
+            )
         if task.context > self.n_ctx:
             raise ValueError(f"task.context={task.context}: at most model.n_ctx={self.n_ctx}")
-        if task.tokenizer == "train" and task.vocab_size > self.d_vocab:
+        if getattr(task, "tokenizer", None) == "train" and task.vocab_size > self.d_vocab:
             raise ValueError(f"task.vocab_size={task.vocab_size}: at most model.d_vocab={self.d_vocab}")
 
     def untrained(self, seed: int) -> "nn.Module":

@@ -45,6 +45,7 @@ def _spelled_out(stated: Stated) -> Stated:
 TASK = TaskKind(
     name="dyck3",
     config=DyckConfig,
+    heads=("tok", "depth", "valid"),
     prepare=_prepare,
     open=_open,
     identity=_identity,

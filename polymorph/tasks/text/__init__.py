@@ -39,6 +39,7 @@ def _check_source(config: TextConfig, folder: Path) -> None:
 TASK = TaskKind(
     name="text",
     config=TextConfig,
+    heads=("tok",),
     prepare=_prepare,
     open=_open,
     identity=_identity,
