@@ -15,13 +15,13 @@ from pathlib import Path
 import torch
 
 from benchmarks.training import stack
-from polymorph.models.config import DyckTransformerConfig
-from polymorph.models.dyck_transformer import DyckTransformer
+from polymorph.models.dyck_transformer.config import DyckTransformerConfig
+from polymorph.models.dyck_transformer.model import DyckTransformer
 from polymorph.pipeline.comparison import Comparison
 from polymorph.pipeline.live_studies import LiveStudies
 from polymorph.store import Cohort
 from polymorph.tasks.config import ProbeConfig
-from polymorph.tasks.dyck import Dyck
+from polymorph.tasks.dyck.task import Dyck
 from polymorph.training.config import CheckpointsConfig
 
 CADENCE, BATCH = CheckpointsConfig().every, 512

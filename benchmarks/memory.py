@@ -17,7 +17,7 @@ from polymorph.alignment.collect import collect
 from polymorph.evidence.evidence import BLOCKS
 from polymorph.evidence.pairs import PairLabel
 from polymorph.models.activations import ModelActivations, coordinates_of
-from polymorph.models.config import GPTNeoXArchitecture
+from polymorph.models.gpt_neox.config import GPTNeoXArchitecture
 from polymorph.studies.ladder.rows import ladder_rows
 from polymorph.tasks.config import ProbeConfig
 from polymorph.tasks.text.config import TextConfig

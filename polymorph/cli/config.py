@@ -11,7 +11,7 @@ from polymorph.checks import one_of
 from polymorph.errors import RequestError
 from polymorph.evidence.pairs import SCHEMES
 from polymorph.evidence.planted_config import PlantedConfig
-from polymorph.models.config import TRAINED
+from polymorph.models.registry import TRAINED
 from polymorph.papers import FIGURES, LEDGERS
 from polymorph.pipeline.config import CrossSeedConfig
 from polymorph.saes.config import SAEConfig
@@ -247,8 +247,8 @@ def register() -> None:
     """Give Hydra the schemas behind `conf/train.yaml` and `conf/analyze.yaml`."""
     store = ConfigStore.instance()
     store.store(name="train_schema", node=TrainConfig)
-    for name, node in TASKS.items():
-        store.store(group="schemas/task", name=name, node=node)
+    for name, kind in TASKS.items():
+        store.store(group="schemas/task", name=name, node=kind.config)
     for name, node in TRAINED.items():
         store.store(group="schemas/model", name=name, node=node)
     store.store(name="analyze_schema", node=AnalyzeConfig)

@@ -17,17 +17,12 @@ from polymorph.cli.config import LARGEST_SEED, TrainConfig
 from polymorph.cli.ending import Ending
 from polymorph.errors import RequestError
 from polymorph.models.causal_lm import float32_weights
-from polymorph.models.opening import check_there, prepared
-from polymorph.models.pretrained import (
-    Pretrained,
-    PretrainedArchitecture,
-    describe,
-    differing,
-    weights_digest,
-)
+from polymorph.models.pretrained.config import PretrainedArchitecture
+from polymorph.models.pretrained.description import describe, differing
+from polymorph.models.pretrained.reference import Pretrained, weights_digest
 from polymorph.progress import SILENT, Progress
-from polymorph.store import Cohort, CorruptError, Status, check_writable
-from polymorph.tasks.registry import task_identity
+from polymorph.store import Cohort, CorruptError, Status, check_names, check_writable
+from polymorph.tasks.registry import prepared, task_identity
 from polymorph.tasks.text.config import TextConfig
 from polymorph.tasks.text.stored import text_tokenizer
 from polymorph.tasks.text.tokenizer import has_tokenizer, loaded, tokenizer_digest
@@ -49,7 +44,7 @@ class Asked:
 def check(job: TrainConfig) -> None:
     """Refuse what cannot be right (`RequestError`): what is not there, and models that do not fit together."""
     check_writable(job.cohort.folder)
-    check_there(job.cohort.folder, "text", "pretrained")
+    check_names(job.cohort.folder, task="text", architecture="pretrained")
     asked = asked_models(job)
     _check_configs(asked, _text(job, asked))
 

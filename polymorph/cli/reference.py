@@ -13,7 +13,7 @@ from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from typing import Any
 
 from polymorph.cli.config import AnalyzeConfig, TrainConfig
-from polymorph.models.config import TRAINED
+from polymorph.models.registry import TRAINED
 from polymorph.presets import CONF
 from polymorph.tasks.registry import TASKS
 
@@ -26,7 +26,10 @@ GROUPS: Mapping[str, Sequence[str]] = {
     "analyze": ("logger",),
 }
 """Configuration groups, `group=option`, in the order of how often they are wanted."""
-OF_GROUPS: Mapping[str, Mapping[str, type]] = {"task": TASKS, "model": TRAINED}
+OF_GROUPS: Mapping[str, Mapping[str, type]] = {
+    "task": {name: kind.config for name, kind in TASKS.items()},
+    "model": TRAINED,
+}
 """Keys whose own keys depend on the option that is chosen."""
 INTRODUCTION: Mapping[str, str] = {
     "train": """\

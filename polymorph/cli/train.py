@@ -12,14 +12,13 @@ from polymorph.cli.train_check import check_jobs
 from polymorph.cli.train_logging import compare_whole, logging_of
 from polymorph.cli.train_outcome import outcome
 from polymorph.errors import RequestError, RunError
-from polymorph.models.opening import prepared, task_of
 from polymorph.pipeline.callback import CrossSeed
 from polymorph.pipeline.comparison import Comparison
 from polymorph.pipeline.online_saes import OnlineSAEs
 from polymorph.progress import Progress, on_terminal
 from polymorph.saes.trained import Variant
 from polymorph.store import Cohort, Status
-from polymorph.tasks.registry import spelled_out
+from polymorph.tasks.registry import prepared, spelled_out, task_of
 from polymorph.tracking.loggers import Breaker
 from polymorph.training.checkpoint import Checkpoint
 from polymorph.training.grouping import is_final

@@ -7,11 +7,10 @@ from polymorph.cli import import_stage, sae_stage
 from polymorph.cli.config import TrainConfig
 from polymorph.errors import RequestError
 from polymorph.models.activations import dimensions
-from polymorph.models.opening import check_source, check_there
 from polymorph.pipeline.online_saes import check_online
 from polymorph.saes.disk import KEYS, bytes_ahead
-from polymorph.store import Cohort, Member, check_writable
-from polymorph.tasks.registry import spelled_out
+from polymorph.store import Cohort, Member, check_names, check_writable
+from polymorph.tasks.registry import check_source, spelled_out
 from polymorph.training.disk import Ahead, check_room, member_bytes, weight_bytes
 from polymorph.training.numerics import device_of
 from polymorph.training.run import donor_weights
@@ -44,7 +43,7 @@ def check_jobs(jobs: Sequence[TrainConfig]) -> None:
 
 def _check_text(job: TrainConfig) -> None:
     check_writable(job.cohort.folder)
-    check_there(job.cohort.folder, job.task.name)
+    check_names(job.cohort.folder, task=job.task.name)
     check_source(job.task, job.cohort.folder)
 
 

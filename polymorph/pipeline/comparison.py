@@ -26,7 +26,7 @@ from polymorph.models.activations import (
 )
 from polymorph.models.architecture import Architecture, HookedModel
 from polymorph.models.functions import Functions
-from polymorph.models.opening import architecture, probe_of, task_of
+from polymorph.models.registry import architecture_of
 from polymorph.models.symmetries import symmetries_of
 from polymorph.pipeline.rows_version import rows_version
 from polymorph.progress import SILENT, Progress
@@ -36,6 +36,7 @@ from polymorph.saes.stored import StoredDictionaries
 from polymorph.store import Cohort, CorruptError, digest
 from polymorph.studies.ladder.rows import ladder_rows
 from polymorph.tasks.config import ProbeConfig
+from polymorph.tasks.registry import probe_of, task_of
 from polymorph.tasks.task import Task
 
 MEMORY_GIB = 4.0
@@ -61,7 +62,7 @@ class Comparison:
     @classmethod
     def of(cls, cohort: Cohort, device: torch.device, memory_gib: float = MEMORY_GIB) -> "Comparison":
         """With the task, the model and the probe that the cohort's own folder states."""
-        return cls(cohort, task_of(cohort), architecture(cohort), probe_of(cohort), device, memory_gib)
+        return cls(cohort, task_of(cohort), architecture_of(cohort), probe_of(cohort), device, memory_gib)
 
     @property
     def sites(self) -> list[str]:

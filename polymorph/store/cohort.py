@@ -119,6 +119,19 @@ class Cohort:
         return leftovers(self.folder, DEEPEST)
 
 
+def check_names(folder: Path | str, **wanted: str) -> None:
+    """`RequestError` if there is a cohort already whose `task` or `architecture` has another name."""
+    try:
+        there = Cohort.open(folder)
+    except RequestError:
+        return
+    for part, name in wanted.items():
+        if (found := there.identity[part].get("name")) != name:
+            raise RequestError(
+                f"{folder} is a cohort whose {part} is {found}, not {name}; give another cohort.name"
+            )
+
+
 def check_writable(folder: Path | str, key: str = "cohort.root") -> None:
     """Raise `RequestError` unless files can be made there, or where it would be; nothing stays behind."""
     path = nearest = _absolute(folder)

@@ -5,8 +5,8 @@ import math
 import torch
 from torch import Tensor
 
-from polymorph.models.config import DyckTransformerConfig
-from polymorph.models.dyck_transformer import DyckTransformer
+from polymorph.models.dyck_transformer.config import DyckTransformerConfig
+from polymorph.models.dyck_transformer.model import DyckTransformer
 
 
 def gained(seed: int = 0, **config: int) -> DyckTransformer:

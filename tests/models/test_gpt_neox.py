@@ -7,9 +7,9 @@ from torch import nn
 from transformers import AutoModelForCausalLM, GPTNeoXForCausalLM
 
 from polymorph.models.architecture import Trainable
-from polymorph.models.config import GPTNeoXArchitecture
-from polymorph.models.registry import architecture_of
-from polymorph.tasks.config import DyckConfig
+from polymorph.models.gpt_neox.config import GPTNeoXArchitecture
+from polymorph.models.registry import ARCHITECTURES
+from polymorph.tasks.dyck.config import DyckConfig
 from polymorph.tasks.text.config import TextConfig
 from polymorph.training.stack import Stack
 
@@ -65,9 +65,8 @@ def test_transformers_opens_what_is_published(tmp_path, parallel: bool) -> None:
         torch.testing.assert_close(opened(read).logits, model(read)["tok"], rtol=0, atol=1e-5)
         hooked = architecture.hooked(weights, None, {})
         torch.testing.assert_close(hooked(read)["tok"], model(read)["tok"], rtol=0, atol=1e-5)
-    assert architecture.sites == list(
-        architecture_of({"name": "gpt_neox", **SMALL, "parallel": parallel}).sites
-    )
+    again = ARCHITECTURES["gpt_neox"](**{"name": "gpt_neox", **SMALL, "parallel": parallel})
+    assert architecture.sites == list(again.sites)
 
 
 def test_weights_that_lack_a_parameter_are_no_model() -> None:

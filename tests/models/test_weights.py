@@ -4,8 +4,8 @@ import pytest
 import torch
 from scipy.stats import kstest
 
-from polymorph.models.config import FINAL_GAIN, IO_PARAMETERS, DyckTransformerConfig
-from polymorph.models.dyck_transformer import DyckTransformer, analytic_positions
+from polymorph.models.dyck_transformer.config import FINAL_GAIN, IO_PARAMETERS, DyckTransformerConfig
+from polymorph.models.dyck_transformer.model import DyckTransformer, analytic_positions
 
 
 def model(seed: int = 0, **config: int) -> DyckTransformer:

@@ -17,7 +17,7 @@ from polymorph.evidence.pairs import End, PairLabel, pairs_of
 from polymorph.evidence.rows import Row, table
 from polymorph.models.activations import Activations, DocumentLosses, Edit, Predictions, Split
 from polymorph.models.architecture import HookedModel
-from polymorph.models.config import DyckTransformerConfig
+from polymorph.models.dyck_transformer.config import DyckTransformerConfig
 from polymorph.models.functions import Functions
 from polymorph.models.symmetries import symmetries_of
 from polymorph.plotting.plate import Drawn
@@ -29,7 +29,7 @@ from polymorph.studies.claims import claims_of
 from polymorph.studies.ladder import rows as ladder
 from polymorph.studies.registry import STUDIES
 from polymorph.tasks.config import ProbeConfig
-from polymorph.tasks.dyck import Dyck
+from polymorph.tasks.dyck.task import Dyck
 
 DOCUMENTS, LENGTH, DISTRIBUTIONS = 60, 8, ("train", "compositional", "long")
 SITES = {"blocks.0.hook_resid_mid": 0.3, "blocks.0.hook_resid_post": 0.7, "blocks.1.hook_resid_mid": 1.0}

@@ -25,7 +25,7 @@ from polymorph.steering.options import SteeringOptions
 from polymorph.steering.request import Steering
 from polymorph.steering.vectors import fulfils
 from polymorph.tasks.config import ProbeConfig
-from polymorph.tasks.dyck import Dyck
+from polymorph.tasks.dyck.task import Dyck
 
 CPU = torch.device("cpu")
 SITES = ["blocks.0.hook_resid_pre", "blocks.0.hook_resid_mid", "blocks.1.hook_resid_mid"]

@@ -20,7 +20,7 @@ from planted_functions import (
 )
 
 from polymorph.errors import RequestError
-from polymorph.models.config import DyckTransformerConfig
+from polymorph.models.dyck_transformer.config import DyckTransformerConfig
 from polymorph.models.functions import Functions
 from polymorph.steering.contrasts import Target, contrast_of
 from polymorph.steering.effects import (
@@ -34,7 +34,7 @@ from polymorph.steering.effects import (
 )
 from polymorph.steering.vectors import label_vectors
 from polymorph.tasks.config import ProbeConfig
-from polymorph.tasks.dyck import Dyck
+from polymorph.tasks.dyck.task import Dyck
 
 KIND = contrast_of(CONTRAST)
 AIM = Aim.of(KIND)

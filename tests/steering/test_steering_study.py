@@ -16,15 +16,15 @@ from polymorph.evidence.planted import Planted
 from polymorph.evidence.planted_config import PlantedConfig
 from polymorph.evidence.rows import table
 from polymorph.models.activations import ModelActivations
-from polymorph.models.config import DyckTransformerConfig
-from polymorph.models.dyck_transformer import DyckTransformer
+from polymorph.models.dyck_transformer.config import DyckTransformerConfig
+from polymorph.models.dyck_transformer.model import DyckTransformer
 from polymorph.models.functions import Functions
 from polymorph.steering.request import Steering
 from polymorph.studies.registry import STUDIES, study_tables
 from polymorph.studies.steering import rows as steering
 from polymorph.studies.steering.bench import DIRECTIONS, MAPS, SHUFFLED
 from polymorph.tasks.config import ProbeConfig
-from polymorph.tasks.dyck import Dyck
+from polymorph.tasks.dyck.task import Dyck
 
 EYE = torch.eye(D, dtype=torch.float64)
 

@@ -9,11 +9,11 @@ from torch import Tensor
 from polymorph.evidence.evidence import Evidence, History
 from polymorph.evidence.pairs import End, PairLabel, pairs_of
 from polymorph.models.activations import ModelActivations
-from polymorph.models.config import DyckTransformerConfig
-from polymorph.models.dyck_transformer import DyckTransformer
+from polymorph.models.dyck_transformer.config import DyckTransformerConfig
+from polymorph.models.dyck_transformer.model import DyckTransformer
 from polymorph.models.functions import Functions
 from polymorph.tasks.config import ProbeConfig
-from polymorph.tasks.dyck import DISTRIBUTIONS, Dyck
+from polymorph.tasks.dyck.task import DISTRIBUTIONS, Dyck
 from polymorph.tasks.task import IGNORED, Chunk, Split
 
 CPU = torch.device("cpu")

@@ -21,7 +21,7 @@ from polymorph.evidence.pairs import pairs_of
 from polymorph.evidence.planted import Planted
 from polymorph.evidence.planted_config import PlantedConfig
 from polymorph.evidence.rows import table
-from polymorph.models.dyck_transformer import DyckTransformer
+from polymorph.models.dyck_transformer.model import DyckTransformer
 from polymorph.studies.components.members import measured_members
 from polymorph.studies.components.rows import applies
 from polymorph.studies.components.rows import study_rows as component_rows

@@ -17,8 +17,8 @@ from polymorph.evidence.planted import Planted
 from polymorph.evidence.planted_config import PlantedConfig
 from polymorph.evidence.rows import Row, table
 from polymorph.models.activations import ModelActivations, token_losses
-from polymorph.models.config import DyckTransformerConfig
-from polymorph.models.dyck_transformer import DyckTransformer
+from polymorph.models.dyck_transformer.config import DyckTransformerConfig
+from polymorph.models.dyck_transformer.model import DyckTransformer
 from polymorph.models.functions import Functions
 from polymorph.models.symmetries import Symmetries, symmetries_of
 from polymorph.saes.scores import bounded
@@ -36,7 +36,7 @@ from polymorph.studies.weights.search import (
     UNTRAINED,
 )
 from polymorph.tasks.config import ProbeConfig
-from polymorph.tasks.dyck import Dyck
+from polymorph.tasks.dyck.task import Dyck
 
 CPU = torch.device("cpu")
 CONFIG = DyckTransformerConfig(d_model=24, n_heads=3, d_head=8, d_mlp=32, init_std=0.25)

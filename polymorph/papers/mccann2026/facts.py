@@ -7,14 +7,14 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from polymorph.components.attribution import PAPER_POINTS
-from polymorph.models.dyck_transformer import analytic_positions
+from polymorph.models.dyck_transformer.model import analytic_positions
 from polymorph.presets import CONF
 from polymorph.steering.contrasts import paper_contrasts
 from polymorph.steering.options import DOSES
 from polymorph.store import Cohort, CorruptError
 from polymorph.studies.bars.claims import BOUNDS
 from polymorph.studies.weights import search as weights
-from polymorph.tasks import dyck
+from polymorph.tasks.dyck import task as dyck
 from polymorph.tasks.registry import spelled_out
 
 PRESETS = ("sae/paper_x8", "sae/paper_x32")

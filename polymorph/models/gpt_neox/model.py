@@ -7,7 +7,7 @@ from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 from polymorph.models.architecture import Weights
 from polymorph.models.causal_lm import HEAD, HookedCausalLM
-from polymorph.models.config import UNEMBEDDING
+from polymorph.models.gpt_neox.config import UNEMBEDDING
 
 
 class GPTNeoX(GPTNeoXForCausalLM):

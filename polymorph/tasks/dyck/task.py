@@ -14,7 +14,8 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from polymorph.tasks.config import DyckConfig, ProbeConfig
+from polymorph.tasks.config import ProbeConfig
+from polymorph.tasks.dyck.config import DyckConfig
 from polymorph.tasks.packing import by_length, flatten, pack
 from polymorph.tasks.philox import below, philox
 from polymorph.tasks.task import IGNORED, SPLITS, Chunk, Inputs, Split

@@ -16,7 +16,7 @@ from transformer_lens.hook_points import HookPoint
 
 from polymorph.kernels.rectifier import relu
 from polymorph.models.attention import attend, attend_ragged, attention_scores
-from polymorph.models.config import DyckTransformerConfig
+from polymorph.models.dyck_transformer.config import DyckTransformerConfig
 from polymorph.models.norm import RMSNorm
 from polymorph.tasks.packing import Layout
 
