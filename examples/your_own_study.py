@@ -13,7 +13,8 @@ Every command takes it in, with its table, its section of the page and its keys 
 from pathlib import Path
 
 from polymorph.evidence.evidence import planted_evidence
-from polymorph.evidence.planted import Planted, PlantedConfig
+from polymorph.evidence.planted import Planted
+from polymorph.evidence.planted_config import PlantedConfig
 from polymorph.studies.registry import STUDIES, add_studies
 from polymorph.studies.tables import study_tables
 

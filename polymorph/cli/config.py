@@ -12,25 +12,24 @@ from omegaconf import MISSING
 from polymorph.checks import one_of
 from polymorph.errors import RequestError
 from polymorph.evidence.pairs import SCHEMES
-from polymorph.evidence.planted import PlantedConfig
-from polymorph.models.architecture import Trainable
-from polymorph.models.opening import TASKS, task_identity
+from polymorph.evidence.planted_config import PlantedConfig
 from polymorph.models.registry import TRAINED
-from polymorph.papers.mccann2026.outputs import FIGURES, LEDGERS
-from polymorph.pipeline.callback import CrossSeedConfig
+from polymorph.papers import FIGURES, LEDGERS
+from polymorph.pipeline.config import CrossSeedConfig
 from polymorph.saes.config import SAEConfig
 from polymorph.store import check_name, digest
 from polymorph.studies.registry import STUDIES
 from polymorph.studies.study import Options
-from polymorph.tasks.task import ProbeConfig
-from polymorph.tracking.loggers import LoggerConfig
+from polymorph.tasks.config import ProbeConfig
+from polymorph.tasks.registry import TASKS, task_identity
+from polymorph.tracking.config import LoggerConfig
 from polymorph.training.config import (
     ACCELERATORS,
     CheckpointsConfig,
     OptimizerConfig,
+    SharedIO,
     TrainerConfig,
 )
-from polymorph.training.run import SharedIO
 
 STAGES = ("text", "model", "sae", "all", "import")
 DASHBOARDS = ("write", "push")
@@ -118,7 +117,6 @@ class TrainConfig:
                 "task.tokenizer=model: that of imported models, with stage=import; give another here"
             )
         if self.stage in ("model", "all"):
-            assert isinstance(self.model, Trainable)
             self.model.check_task(self.task)
 
     @property
@@ -265,17 +263,16 @@ def analyze_schema() -> type[AnalyzeConfig]:
                 raise ValueError(f"study {name}: analyze.py has a key {key.name} already")
             keys[key.name] = key
     own = [(key.name, key.type, copy(key)) for options in parts.values() for key in keys_of(options)]
-    return make_dataclass(
-        "AnalyzeConfig", own, bases=(AnalyzeConfig,), namespace={"PARTS": tuple(parts.values())}
-    )
+    more = {"PARTS": tuple(parts.values()), "__doc__": AnalyzeConfig.__doc__}
+    return make_dataclass("AnalyzeConfig", own, bases=(AnalyzeConfig,), namespace=more)
 
 
 def register() -> None:
     """Give Hydra the schemas behind `conf/train.yaml` and `conf/analyze.yaml`."""
     store = ConfigStore.instance()
     store.store(name="train_schema", node=TrainConfig)
-    for name, node in TASKS.items():
-        store.store(group="schemas/task", name=name, node=node)
+    for name, kind in TASKS.items():
+        store.store(group="schemas/task", name=name, node=kind.config)
     for name, node in TRAINED.items():
         store.store(group="schemas/model", name=name, node=node)
     store.store(name="analyze_schema", node=analyze_schema())

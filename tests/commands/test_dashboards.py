@@ -43,7 +43,7 @@ def swept(root: Path, *own: str) -> Cohort:
     assert jobs is not None
     train.check(jobs)
     for job in jobs:
-        train.run(job)
+        train.perform(job)
     assert train.finish(jobs) == command.DONE
     return cohort_in(root)
 
@@ -223,7 +223,7 @@ def test_an_analysis_tells_every_checkpoint_and_shows_tables_figures_and_artifac
 ) -> None:
     from polymorph.cli import analyze
     from polymorph.cli.config import AnalyzeConfig
-    from polymorph.tracking.loggers import LoggerConfig
+    from polymorph.tracking.config import LoggerConfig
 
     monkeypatch.delenv("WANDB_MODE", raising=False)
     folder = Path(shutil.copytree(stacked.folder, root / stacked.name))

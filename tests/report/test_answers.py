@@ -10,7 +10,8 @@ import polars as pl
 import pytest
 
 from polymorph.evidence.evidence import planted_evidence
-from polymorph.evidence.planted import Planted, PlantedConfig
+from polymorph.evidence.planted import Planted
+from polymorph.evidence.planted_config import PlantedConfig
 from polymorph.evidence.rows import Row, table
 from polymorph.plotting.answer import Answer
 from polymorph.plotting.sentences import MOST_LINES, across, cell, share, shortened, together, told

@@ -23,15 +23,18 @@ from polymorph.report.figures import draw_all
 from polymorph.report.page import render_page
 from polymorph.studies.registry import STUDIES
 from polymorph.verdicts.claim import Claim
+from polymorph.verdicts.findings import Isometry, Measured, Verdict
 
 SITE, LAST = "blocks.1.hook_resid_mid", 64
 STEPS = [0, 4, 64]
 HOSTILE = "</script><img src=x onerror=alert(1)>"
 
 
-def claim(kind: str, site: str, verdict: str) -> Claim:
-    return Claim(
-        id=f"{kind}:{site}", site=site, statement=f"{site}: {verdict}. Why.", verdict=verdict, reason="Why"
+def claims_at(site: str, word: str) -> tuple[Claim, Claim]:
+    gap = Measured(statistic="orthogonality_gap", value=0.1, bound=0.01)
+    return (
+        Claim(site=site, finding=Verdict(word=word, reason_code="not_measured")),
+        Claim(site=site, finding=Isometry(word="rejected", decided_by=gap)),
     )
 
 
@@ -39,14 +42,8 @@ def with_all_sections(report: ReportData) -> ReportData:
     """Every study has a table, if an empty one, and every site a verdict and another test."""
     tables = {name: table([], study.columns) for name, study in STUDIES.items()}
     verdicts = zip(sites_in_order(report.ladder), ("rotation", "affine", "undetermined"), strict=True)
-    claims = [
-        made
-        for site, verdict in verdicts
-        for made in (claim("verdict", site, verdict), claim("isometry", site, "rejected"))
-    ]
-    return replace(
-        report, tables=tables | {"ladder": report.ladder, "angles": report.tables["angles"]}, claims=claims
-    )
+    claims = [made for site, verdict in verdicts for made in claims_at(site, verdict)]
+    return replace(report, tables=tables | dict(report.tables), claims=claims)
 
 
 @pytest.fixture(scope="session")
@@ -56,9 +53,9 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="session")
-def path(planted: ReportData, by_section: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def path(planted: ReportData, drawn: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     found = tmp_path_factory.mktemp("page") / "report.html"
-    found.write_text(render_page(with_all_sections(planted), by_section), encoding="utf-8")
+    found.write_text(render_page(with_all_sections(planted), drawn), encoding="utf-8")
     return found
 
 
@@ -115,7 +112,7 @@ def test_every_study_has_its_section_in_order(tab):
     ids = tab.page.eval_on_selector_all("main > section", "all => all.map(one => one.id)")
     assert ids == ["opening", "verdicts", *STUDIES, "members", "made"]
     questions = tab.page.eval_on_selector_all("section.study > h2", "all => all.map(one => one.textContent)")
-    assert questions == [STUDIES[name].question for name in STUDIES]
+    assert questions == [study.question for study in STUDIES.values()]
     for name in ids:
         assert tab.page.is_visible(f"#{name} > h2")
 
@@ -269,12 +266,12 @@ def test_without_a_script_the_static_figures_stand(browser, path):
         assert tab.page.is_visible("nav summary")
 
 
-def test_hostile_names_are_text_in_every_part(browser, planted, by_section, tmp_path):
+def test_hostile_names_are_text_in_every_part(browser, planted, drawn, tmp_path):
     renamed = pl.col("site").replace(SITE, HOSTILE)
     ladder = planted.ladder.with_columns(renamed)
     report = with_all_sections(replace(with_tables(planted, ladder=ladder), cohort=HOSTILE))
     found = tmp_path / "report.html"
-    found.write_text(render_page(report, by_section), encoding="utf-8")
+    found.write_text(render_page(report, drawn), encoding="utf-8")
     with opened(browser, found) as tab:
         assert tab.complaints == []
         assert tab.text("h1") == HOSTILE

@@ -13,13 +13,14 @@ from polymorph.plotting.plate import Plate
 from polymorph.plotting.sentences import ALIKE
 from polymorph.report.cautions import cautions
 from polymorph.report.data import MemberSummary
-from polymorph.report.figures import MEMBERS
 from polymorph.report.page import EXPECTED_PROVENANCE, render_page
 from polymorph.report.verdicts import verdicts_of
 from polymorph.studies.registry import STUDIES
 from polymorph.studies.study import Study
 from polymorph.studies.tables import study_tables
 from polymorph.verdicts.claim import Claim
+from polymorph.verdicts.findings import Verdict
+from polymorph.verdicts.words import WORDS
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -63,8 +64,8 @@ class Reader(HTMLParser):
 
 
 @pytest.fixture(scope="session")
-def page(planted, by_section) -> str:
-    return render_page(planted, by_section)
+def page(planted, drawn) -> str:
+    return render_page(planted, drawn)
 
 
 def test_elements_are_closed_and_nothing_is_loaded(page):
@@ -108,11 +109,11 @@ def test_every_link_leads_to_one_place_of_the_page(studied):
         assert labelled <= set(ids)
 
 
-def test_every_figure_has_alternative_text_and_its_caption(page, drawn):
+def test_every_figure_has_alternative_text_and_its_caption(page, listed):
     reader = Reader(page)
     alternatives = [attributes["alt"] for tag, attributes in reader.elements if tag == "img"]
-    assert sorted(alternatives) == sorted(plate.alt for plate in drawn)
-    assert all(plate.caption in reader.text for plate in drawn)
+    assert sorted(alternatives) == sorted(plate.alt for plate in listed)
+    assert all(plate.caption in reader.text for plate in listed)
 
 
 def test_it_says_who_takes_part_and_who_does_not(page):
@@ -165,9 +166,9 @@ def test_it_says_how_it_was_made_and_what_is_not_recorded(page, planted):
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_text_is_text_wherever_it_stands(planted, drawn, name):
-    tidy = render_page(planted, {MEMBERS: drawn[:1]})
-    plates = {MEMBERS: (Plate("safe", name, name, drawn[0].figure),)}
+def test_hostile_text_is_text_wherever_it_stands(planted, listed, name):
+    tidy = render_page(planted, {"ladder": tuple(listed[:1])})
+    plates = {"ladder": (Plate("safe", name, name, listed[0].figure),)}
     hostile = render_page(
         replace(
             planted,
@@ -226,8 +227,8 @@ def test_one_checkpoint_says_that_there_is_no_ceiling(planted):
     assert "one step only (64)" in text
 
 
-def test_the_same_rows_in_any_order_are_the_same_page(planted, by_section, page):
-    assert render_page(with_tables(planted, ladder=planted.ladder.reverse()), by_section) == page
+def test_the_same_rows_in_any_order_are_the_same_page(planted, drawn, page):
+    assert render_page(with_tables(planted, ladder=planted.ladder.reverse()), drawn) == page
 
 
 def test_it_opens_with_the_verdict_of_every_site(studied):
@@ -237,7 +238,7 @@ def test_it_opens_with_the_verdict_of_every_site(studied):
     assert opening == ["opening", "verdicts"]
     assert reader.count("mark") == 3
     for claim in studied.claims:
-        if claim.id.startswith("verdict:"):
+        if claim.kind == "verdict":
             assert claim.statement in reader.text
             assert f">{claim.verdict}</mark>" in page
         else:
@@ -247,20 +248,19 @@ def test_it_opens_with_the_verdict_of_every_site(studied):
 
 
 def test_a_verdict_is_marked_in_its_sentence_and_not_in_the_name_of_its_site():
-    claim = Claim(
-        id="verdict:affine", site="affine", statement="affine: affine. Because.", verdict="affine", reason="-"
-    )
+    claim = Claim(site="affine", finding=Verdict(word="affine", reason_code="not_measured"))
     (verdict,) = verdicts_of([claim])
-    assert (verdict.before, verdict.word, verdict.after) == ("affine: ", "affine", ". Because.")
-    (other,) = verdicts_of([replace(claim, statement="affine: something else")])
-    assert (other.word, other.after) == ("affine", ": affine: something else")
+    assert (verdict.before, verdict.word, verdict.colour) == ("affine: ", "affine", WORDS["affine"].colour)
+    assert verdict.before + verdict.word + verdict.after == claim.statement
+    (other,) = verdicts_of([replace(claim, finding=replace(claim.finding, word="quixotic"))])
+    assert (other.word, other.colour) == ("quixotic", "open")
 
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_hostile_claims_are_text(studied, text):
     site = studied.claims[0].site
     claims = [
-        replace(claim, site=text, statement=f"{text}: {text}.", verdict=text, reason=text)
+        replace(claim, site=text, finding=replace(claim.finding, word=text))
         for claim in studied.claims
         if claim.site == site
     ]
@@ -377,11 +377,11 @@ def test_planted_members_are_a_sentence_and_nothing_is_said_to_be_missing(studie
         assert absent not in text
 
 
-def test_an_answer_opens_its_section_and_none_leaves_no_gap(planted, by_section, monkeypatch):
+def test_an_answer_opens_its_section_and_none_leaves_no_gap(planted, drawn, monkeypatch):
     """Sentence, figures, small table and limits in this order; a study without an answer has its figures."""
     answer = Answer("R carries 0.95.", ("site", "R²"), (("mid", "0.95"), ("post", "0.90")))
-    monkeypatch.setattr(Study, "answer", lambda study, tables: answer if study.name == "ladder" else None)
-    page = render_page(planted, by_section)
+    monkeypatch.setattr(Study, "answer", lambda self, tables: answer if self.name == "ladder" else None)
+    page = render_page(planted, drawn)
     section = page.partition('<section id="ladder"')[2].partition("</section>")[0]
     parts = (
         '<p class="answer">R carries 0.95.</p>',
@@ -400,7 +400,7 @@ def test_an_answer_opens_its_section_and_none_leaves_no_gap(planted, by_section,
 @pytest.mark.parametrize("text", HOSTILE)
 def test_hostile_answers_are_text(planted, monkeypatch, text):
     answer = Answer(text, (text, text), ((text, text),))
-    monkeypatch.setattr(Study, "answer", lambda study, tables: answer)
+    monkeypatch.setattr(Study, "answer", lambda self, tables: answer)
     reader = Reader(render_page(planted, {}))
     assert reader.open == []
     assert reader.count("script") == 2
@@ -408,8 +408,8 @@ def test_hostile_answers_are_text(planted, monkeypatch, text):
     assert "49" not in reader.text.partition("How this was made")[0] or "{{" not in text
 
 
-def test_the_answers_are_given_every_table(planted, by_section, monkeypatch):
+def test_the_answers_are_given_every_table(planted, drawn, monkeypatch):
     given = {}
-    monkeypatch.setattr(Study, "answer", lambda study, tables: given.update({study.name: set(tables)}))
-    render_page(with_tables(planted, pairing=pl.DataFrame()), by_section)
+    monkeypatch.setattr(Study, "answer", lambda self, tables: given.update({self.name: set(tables)}))
+    render_page(with_tables(planted, pairing=pl.DataFrame()), drawn)
     assert given["pairing"] == given["ladder"] == {"pairing", "ladder", "angles"}

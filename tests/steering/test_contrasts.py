@@ -21,10 +21,11 @@ from polymorph.steering.contrasts import (
     prompt_contrasts,
     systematic_contrasts,
 )
-from polymorph.steering.request import Steering, SteeringOptions
+from polymorph.steering.options import SteeringOptions
+from polymorph.steering.request import Steering
 from polymorph.steering.vectors import fulfils
-from polymorph.tasks.dyck import Dyck
-from polymorph.tasks.task import ProbeConfig
+from polymorph.tasks.config import ProbeConfig
+from polymorph.tasks.dyck.task import Dyck
 
 CPU = torch.device("cpu")
 SITES = ["blocks.0.hook_resid_pre", "blocks.0.hook_resid_mid", "blocks.1.hook_resid_mid"]

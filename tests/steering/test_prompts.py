@@ -22,7 +22,8 @@ from polymorph.steering.request import Steering
 from polymorph.steering.vectors import check_prompts, prompt_vectors, target_of
 from polymorph.studies.registry import STUDIES
 from polymorph.studies.steering import rows as steering
-from polymorph.tasks.task import IGNORED, ProbeConfig
+from polymorph.tasks.config import ProbeConfig
+from polymorph.tasks.task import IGNORED
 from polymorph.tasks.text.prepare import prepare
 from polymorph.tasks.text.text_task import Text
 

@@ -12,18 +12,20 @@ from rotated_models import rotated as in_another_basis
 from polymorph.errors import RequestError
 from polymorph.evidence.evidence import Evidence, planted_evidence
 from polymorph.evidence.pairs import pairs_of
-from polymorph.evidence.planted import Planted, PlantedConfig
+from polymorph.evidence.planted import Planted
+from polymorph.evidence.planted_config import PlantedConfig
 from polymorph.evidence.rows import table
 from polymorph.models.activations import ModelActivations
-from polymorph.models.dyck_transformer import DyckTransformer, DyckTransformerConfig
+from polymorph.models.dyck_transformer.config import DyckTransformerConfig
+from polymorph.models.dyck_transformer.model import DyckTransformer
 from polymorph.models.functions import Functions
 from polymorph.steering.request import Steering
 from polymorph.studies.registry import STUDIES
 from polymorph.studies.steering import rows as steering
 from polymorph.studies.steering.bench import DIRECTIONS, MAPS, SHUFFLED
 from polymorph.studies.tables import study_tables
-from polymorph.tasks.dyck import Dyck
-from polymorph.tasks.task import ProbeConfig
+from polymorph.tasks.config import ProbeConfig
+from polymorph.tasks.dyck.task import Dyck
 
 EYE = torch.eye(D, dtype=torch.float64)
 

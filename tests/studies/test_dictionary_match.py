@@ -7,7 +7,8 @@ import torch
 from planted_saes import FEATURES, permuted, trained
 
 from polymorph.evidence.evidence import Evidence, planted_evidence
-from polymorph.evidence.planted import SITE, Planted, PlantedConfig
+from polymorph.evidence.planted import SITE, Planted
+from polymorph.evidence.planted_config import PlantedConfig
 from polymorph.evidence.rows import Row, table
 from polymorph.saes.trained import GivenDictionaries
 from polymorph.studies.dictionary_match import rows as dictionary_match

@@ -8,7 +8,8 @@ from planted_saes import FEATURES, trained
 
 from polymorph.evidence.evidence import Evidence, History, planted_evidence
 from polymorph.evidence.pairs import pairs_of
-from polymorph.evidence.planted import SITE, Planted, PlantedConfig
+from polymorph.evidence.planted import SITE, Planted
+from polymorph.evidence.planted_config import PlantedConfig
 from polymorph.evidence.rows import Row, table
 from polymorph.saes.trained import GivenDictionaries
 from polymorph.studies.firing.rows import PERMUTED, applies

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from polymorph.evidence.evidence import Evidence, planted_evidence
 from polymorph.evidence.pairs import pairs_of
-from polymorph.evidence.planted import Planted, PlantedConfig
+from polymorph.evidence.planted import Planted
+from polymorph.evidence.planted_config import PlantedConfig
 from polymorph.evidence.rows import Row, table
 from polymorph.models.activations import Activations, Predicting, Predictions, Split
 from polymorph.studies.loss_by_position.rows import EDGES, applies, bins_of

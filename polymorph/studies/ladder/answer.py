@@ -20,7 +20,7 @@ from polymorph.plotting.sentences import (
 )
 from polymorph.plotting.table_rows import at_site, measured, scores
 from polymorph.studies.study import Tables
-from polymorph.verdicts.site import GAP
+from polymorph.verdicts.bounds import GAP
 
 STUDY = "ladder"
 MAPS = {"identity": "as it is", "orthogonal": "R", "similarity": "similarity", "affine": "affine"}

@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from polymorph.alignment.multiplicity import LEVEL
+from polymorph.alignment.multiplicity import SIGNIFICANCE
 from polymorph.plotting.answer import Answer
 from polymorph.plotting.sentences import (
     across,
@@ -40,7 +40,7 @@ def answer(rows: pl.DataFrame, _: Tables) -> Answer:
 def _verdict(p: dict[str, float]) -> str:
     if not p:
         return "There is no p-value for all members together."
-    shown = [site for site, value in p.items() if value < LEVEL]
+    shown = [site for site, value in p.items() if value < SIGNIFICANCE]
     if not shown:
         least = told(min(p.values()))
         return f"Not shown at any site: permuted documents reach what the members have in common, p at least {least}."

@@ -31,7 +31,7 @@ STUDY = Study(
     columns=SAE_COLUMNS,
     needs=frozenset(["SAEs"]),
     scope="pairs",
-    figures=("figure", "splicing"),
+    figures=("figure", "sae_splicing"),
     limits=(
         "It can show how well an SAE reconstructs another member through a map there and back. Explained "
         "variance through R measures matching covariance first: a map that has only matched covariances, "

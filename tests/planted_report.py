@@ -17,7 +17,7 @@ from polymorph.evidence.pairs import End, PairLabel, pairs_of
 from polymorph.evidence.rows import Row, table
 from polymorph.models.activations import Activations, DocumentLosses, Edit, Predictions, Split
 from polymorph.models.architecture import HookedModel
-from polymorph.models.dyck_transformer import DyckTransformerConfig
+from polymorph.models.dyck_transformer.config import DyckTransformerConfig
 from polymorph.models.functions import Functions
 from polymorph.models.symmetries import symmetries_of
 from polymorph.plotting.plate import Drawn
@@ -28,8 +28,8 @@ from polymorph.studies.angles import rows as angles
 from polymorph.studies.claims import claims_of
 from polymorph.studies.ladder import rows as ladder
 from polymorph.studies.registry import STUDIES
-from polymorph.tasks.dyck import Dyck
-from polymorph.tasks.task import ProbeConfig
+from polymorph.tasks.config import ProbeConfig
+from polymorph.tasks.dyck.task import Dyck
 
 DOCUMENTS, LENGTH, DISTRIBUTIONS = 60, 8, ("train", "compositional", "long")
 SITES = {"blocks.0.hook_resid_mid": 0.3, "blocks.0.hook_resid_post": 0.7, "blocks.1.hook_resid_mid": 1.0}
@@ -271,11 +271,6 @@ def with_tables(given: ReportData, **tables: pl.DataFrame) -> ReportData:
     return replace(given, tables={**given.tables, **tables})
 
 
-def plates_of(drawn: Mapping[str, Sequence[Drawn]]) -> tuple[Drawn, ...]:
-    """All figures of a page, whatever section they stand in."""
-    return tuple(itertools.chain.from_iterable(drawn.values()))
-
-
 def with_studies(given: ReportData) -> ReportData:
     """The same report with the tables of every study but the two that it has, and the claims."""
     seeds = [member.seed for member in given.members]
@@ -323,3 +318,8 @@ def report(
             "package versions": "torch 2.13, polars 2.1",
         },
     )
+
+
+def of_all(drawn: Mapping[str, Sequence[Drawn]]) -> list[Drawn]:
+    """The figures of all sections, in the order of the page."""
+    return [plate for plates in drawn.values() for plate in plates]

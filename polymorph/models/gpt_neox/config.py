@@ -1,18 +1,19 @@
-"""Small GPT-NeoX models, the architecture of Pythia, as `transformers` defines it, trained here."""
+"""GPT-NeoX of any size as a request states it; torch is imported when a model is made."""
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from jaxtyping import Float, Int
-from torch import Tensor, nn
-from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+from polymorph.models.sites import site_names
+from polymorph.tasks.registry import heads_of
 
-from polymorph.models.architecture import Weights, site_names
-from polymorph.models.causal_lm import HEAD, HookedCausalLM
-from polymorph.tasks.text.text_task import TextConfig
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import GPTNeoXConfig
+
+    from polymorph.models.architecture import Weights
+    from polymorph.models.causal_lm import HookedCausalLM
 
 UNEMBEDDING = "embed_out"
 CONFIG = "config.json"
@@ -76,27 +77,28 @@ class GPTNeoXArchitecture:
         return ("gpt_neox.final_layer_norm.weight", "gpt_neox.final_layer_norm.bias")
 
     def check_task(self, task: Any) -> None:
-        if not isinstance(task, TextConfig):
-            raise ValueError(f"model=gpt_neox learns task=text, not task={task.name}")  # noqa: TRY004  # of a request
+        if (heads := heads_of(task)) != ("tok",):
+            raise ValueError(
+                f"model=gpt_neox learns task=text, or another with the one head tok, not task={task.name} with "
+                f"the heads {', '.join(heads)}"
+            )
         if task.context > self.n_ctx:
             raise ValueError(f"task.context={task.context}: at most model.n_ctx={self.n_ctx}")
-        if task.tokenizer == "train" and task.vocab_size > self.d_vocab:
+        if getattr(task, "tokenizer", None) == "train" and task.vocab_size > self.d_vocab:
             raise ValueError(f"task.vocab_size={task.vocab_size}: at most model.d_vocab={self.d_vocab}")
 
-    def untrained(self, seed: int) -> nn.Module:
+    def untrained(self, seed: int) -> "nn.Module":
         """As `transformers` initialises it, from the seed's own generator."""
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed accelerators as well
-            return GPTNeoX(self._config())
+        from polymorph.models.gpt_neox.model import seeded
+
+        return seeded(self.huggingface(), seed)
 
     def hooked(
-        self, weights: Weights, reference: Mapping[str, Any] | None, buffers: Weights
-    ) -> HookedCausalLM:
-        model = GPTNeoXForCausalLM(self._config())
-        with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                parameter.copy_(weights[name.replace("lm_head", UNEMBEDDING)])
-        return HookedCausalLM(model)
+        self, weights: "Weights", reference: Mapping[str, Any] | None, buffers: "Weights"
+    ) -> "HookedCausalLM":
+        from polymorph.models.gpt_neox.model import with_weights
+
+        return with_weights(self.huggingface(), weights)
 
     def flat_ready(self) -> bool:
         return False  # its windows are of one length, and stacked they are as fast
@@ -104,7 +106,7 @@ class GPTNeoXArchitecture:
     def files(self) -> dict[str, bytes]:
         """`config.json`, with which `AutoModelForCausalLM.from_pretrained` opens the folder of a checkpoint."""
         config = {
-            **self._config().to_diff_dict(),
+            **self.huggingface().to_diff_dict(),
             "architectures": ["GPTNeoXForCausalLM"],
             "transformers_weights": WEIGHTS,
         }
@@ -112,7 +114,10 @@ class GPTNeoXArchitecture:
             config.pop(changing, None)  # the same weights give the same bytes under any release
         return {CONFIG: json.dumps(config, indent=2, sort_keys=True).encode() + b"\n"}
 
-    def _config(self) -> GPTNeoXConfig:
+    def huggingface(self) -> "GPTNeoXConfig":
+        """The same as `transformers` states it."""
+        from transformers import GPTNeoXConfig
+
         return GPTNeoXConfig(
             vocab_size=self.d_vocab,
             hidden_size=self.d_model,
@@ -135,22 +140,3 @@ class GPTNeoXArchitecture:
             use_cache=False,
             dtype="float32",
         )
-
-
-class GPTNeoX(GPTNeoXForCausalLM):
-    """The model of `transformers` under the names of the hub, answering as members of a stack do.
-
-    Releases of `transformers` differ in what they call the unembedding inside; files have always said `embed_out`.
-    """
-
-    def __init__(self, config: GPTNeoXConfig) -> None:
-        super().__init__(config)
-        if "lm_head" in self._modules:
-            self._modules[UNEMBEDDING] = self._modules.pop("lm_head")
-
-    @property
-    def lm_head(self) -> nn.Module:
-        return self.get_submodule(UNEMBEDDING)
-
-    def forward(self, tokens: Int[Tensor, "row pos"]) -> dict[str, Float[Tensor, "row pos d_vocab"]]:
-        return {HEAD: super().forward(tokens, use_cache=False).logits}
