@@ -20,7 +20,6 @@ from polymorph.report.compact import as_address, compact
 from polymorph.report.data import ReportData
 from polymorph.report.figures import draw_all
 from polymorph.report.page import render_page
-from polymorph.report.sections import in_page_order
 from polymorph.studies.registry import STUDIES
 from polymorph.verdicts.claim import Claim
 from polymorph.verdicts.findings import Isometry, Measured, Verdict
@@ -110,9 +109,9 @@ def test_what_is_not_ours_does_not_run(browser, path, tmp_path):
 
 def test_every_study_has_its_section_in_order(tab):
     ids = tab.page.eval_on_selector_all("main > section", "all => all.map(one => one.id)")
-    assert ids == ["opening", "verdicts", *in_page_order(), "members", "made"]
+    assert ids == ["opening", "verdicts", *STUDIES, "members", "made"]
     questions = tab.page.eval_on_selector_all("section.study > h2", "all => all.map(one => one.textContent)")
-    assert questions == [STUDIES[name].question for name in in_page_order()]
+    assert questions == [study.question for study in STUDIES.values()]
     for name in ids:
         assert tab.page.is_visible(f"#{name} > h2")
 
@@ -337,7 +336,7 @@ def test_a_partial_cohort_opens_too(browser, planted, tmp_path, monkeypatch, wha
         monkeypatch.setattr("polymorph.report.explorer.MOST_NUMBERS", 100)
         text = "There are too many pairs to carry each"
     found = tmp_path / "report.html"
-    drawn = draw_all(report) if what == "nothing" else []
+    drawn = draw_all(report) if what == "nothing" else {}
     found.write_text(render_page(report, drawn), encoding="utf-8")
     with opened(browser, found, PHONE) as tab:
         assert tab.complaints == []

@@ -1,13 +1,14 @@
 import itertools
 from collections.abc import Callable
 from dataclasses import replace
+from importlib import import_module
 from xml.etree import ElementTree
 
 import numpy as np
 import polars as pl
 import pytest
 from matplotlib.axes import Axes
-from planted_report import dictionaries, evidence_of
+from planted_report import dictionaries, evidence_of, of_all
 
 from polymorph.evidence.rows import table as table_of
 from polymorph.plotting.captions import study_behind
@@ -16,13 +17,19 @@ from polymorph.plotting.style import CEILING, CONTROL_COLOURS, INK, R2_FLOOR, ma
 from polymorph.plotting.table_rows import at_last_steps, completed
 from polymorph.report.data import MemberSummary, ReportData
 from polymorph.report.figure_files import saved
-from polymorph.report.figures import AFTER, BEFORE, draw_all
+from polymorph.report.figures import draw_all
 from polymorph.studies.dictionary_match import figure as dictionary_match
 from polymorph.studies.equivalence import figure as equivalence
 from polymorph.studies.registry import STUDIES, schema_of
 from polymorph.studies.stitching import figure as stitching
 
-FIGURES = [(plate.__module__.rsplit(".", 1)[1], study, plate) for study, plate in (*BEFORE, *AFTER)]
+OF_THE_LADDER = ("ladder", "angles")
+FIGURES = [
+    (name if module == "figure" else module, name, import_module(f"{study.package}.{module}").plate)
+    for name, study in STUDIES.items()
+    for module in study.figures
+    if name not in OF_THE_LADDER
+]
 SITES = ["blocks.0.hook_resid_mid", "blocks.0.hook_resid_post", "blocks.1.hook_resid_mid"]
 HOSTILE = ["$\\frac{$", "<script>alert(1)</script>"]
 Draw = Callable[[pl.DataFrame, pl.DataFrame], Drawn]
@@ -43,7 +50,7 @@ def words(plate: Plate) -> list[str]:
 
 
 def test_every_study_has_a_figure(plates):
-    assert {study for _, study, _ in FIGURES} == STUDIES.keys() - {"ladder", "angles"}
+    assert {study for _, study, _ in FIGURES} == STUDIES.keys() - set(OF_THE_LADDER)
     for name, plate in plates.items():
         assert isinstance(plate, Plate)
         assert plate.name == name
@@ -87,13 +94,13 @@ def test_no_training_no_figure_of_it_and_no_study_no_figure_of_that(studied):
     members = [MemberSummary(seed, "planted", None) for seed in range(3)]
     tables = {name: studied.tables[name] for name in ("ladder", "layers", "angles", "pairing")}
     planted = replace(studied, members=members, tables=tables, history=pl.DataFrame())
-    drawn = {plate.name: plate for plate in draw_all(planted)}
+    drawn = {plate.name: plate for plate in of_all(draw_all(planted))}
     assert list(drawn) == ["pairing", "r2_by_site", "eigenvalue_angles", "layers"]
     assert all(isinstance(plate, Plate) for plate in drawn.values())
     assert "the only state recorded" in drawn["r2_by_site"].caption
     assert "of one seed and a second reading of it, over 3 seeds" in drawn["r2_by_site"].caption
     assert "the only state recorded" in drawn["eigenvalue_angles"].caption
-    trained = {plate.name for plate in draw_all(replace(studied, tables={}, ladder=pl.DataFrame()))}
+    trained = {plate.name for plate in of_all(draw_all(replace(studied, tables={}, ladder=pl.DataFrame())))}
     assert {"training_curves", "r2_trajectory", "frobenius_trajectory"} <= trained
     assert "layers" not in trained
 

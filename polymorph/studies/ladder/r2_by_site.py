@@ -55,7 +55,7 @@ class Series:
         return scores(frame, self.map, self.role, self.control)
 
 
-def plate(ladder: pl.DataFrame, _last: pl.DataFrame) -> Drawn:
+def plate(ladder: pl.DataFrame, _last: pl.DataFrame | None = None) -> Drawn:
     """Every pair and its medians; `Missing` without estimates."""
     last = at_last_steps(ladder)
     estimates = last.filter((pl.col("role") == "estimate") & (pl.col("metric") == "r2"))
