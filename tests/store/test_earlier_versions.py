@@ -10,13 +10,13 @@ import polars as pl
 import pytest
 import torch
 from polars.testing import assert_frame_equal
-from polymorph.studies.registry import STUDIES
 from tests.training.cohorts import exit_status, jobs_of
 
 from polymorph.errors import RequestError
 from polymorph.evidence.rows import table
 from polymorph.pipeline.comparison import Comparison
 from polymorph.store import Cohort
+from polymorph.studies.registry import STUDIES
 
 WRITTEN = Path(__file__).parents[1] / "data" / "v010"
 AS_IT_BEGAN = (
@@ -27,7 +27,7 @@ AS_IT_BEGAN = (
     "callbacks.cross_seed.enabled=false seed=2"
 )
 
-OF_ITS_TIME = ("task.eval_max_length=62", "trainer.precision=32-true")
+OF_ITS_TIME = ("task.eval_max_length=62", "trainer.precision=float32")
 
 
 @pytest.fixture
