@@ -24,8 +24,9 @@ import torch
 from scipy.linalg import orthogonal_procrustes
 from torch import Tensor
 
+from polymorph.alignment.accumulator import MomentAccumulator, moment_bytes
 from polymorph.alignment.fit import orthogonal, r2_from_moments
-from polymorph.alignment.moments import MomentAccumulator, PairMoments, moment_bytes
+from polymorph.alignment.moments import PairMoments
 
 T = TypeVar("T")
 SITES, MEMBERS, BLOCKS, DOCUMENT, CHUNK = 7, 9, 16, 64, 16_384

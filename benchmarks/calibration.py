@@ -23,10 +23,11 @@ from scipy.stats import binom
 from scipy.stats import t as student
 
 from polymorph.alignment.collect import collect
-from polymorph.alignment.fit import affine, orthogonal, r2_from_moments, similarity
+from polymorph.alignment.fit import orthogonal, r2_from_moments, similarity
 from polymorph.alignment.gaps import Scores
 from polymorph.alignment.moments import PairMoments
 from polymorph.alignment.permutation import pairing_test
+from polymorph.alignment.regression import affine
 from polymorph.alignment.support import support
 from polymorph.evidence.evidence import BLOCKS, planted_evidence
 from polymorph.evidence.planted import SITE, Planted

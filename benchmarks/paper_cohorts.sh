@@ -42,10 +42,8 @@ state_of() { # <cohort> <seed>: the recorded state, nothing before there is one
     [ ! -f "$status" ] || sed -n 's/^ *"state": "\(.*\)",*$/\1/p' "$status"
 }
 
-is_done() { # <cohort> <seed>: finished here, or somewhere else and exported
-    case $(state_of "$1" "$2") in completed | diverged) return 0 ;; esac
-    # The weights of a donor that was trained elsewhere are not at hand, so it is trained here too.
-    [ "$1 $2" != "$SHARED $DONOR" ] && [ -f "$TO/members/$1/members/seed-$(printf %04d "$2")/status.json" ]
+is_done() { # <cohort> <seed>: finished here, or elsewhere and taken back
+    case $(state_of "$1" "$2") in completed | diverged) ;; *) return 1 ;; esac
 }
 
 is_running() { # <cohort> <seed>
@@ -98,6 +96,22 @@ check_record() { # <commit of the clone>: nothing goes on under other code or nu
     fi
 }
 
+take_back() { # exported members that are not here, so that a folder that was lost is no loss of them
+    local from name seed to
+    for from in "$TO"/members/*/members/seed-*; do
+        [ -f "$from/status.json" ] || continue
+        seed=$(basename "$from") name=$(basename "$(dirname "$(dirname "$from")")")
+        to="$ROOT/cohorts/$name"
+        [ ! -e "$to/members/$seed" ] || continue
+        mkdir -p "$to/members"
+        [ -f "$to/cohort.json" ] || cp "$TO/members/$name/cohort.json" "$to/cohort.json"
+        rm -rf "$ROOT/taken.part"
+        cp -r "$from" "$ROOT/taken.part"
+        mv "$ROOT/taken.part" "$to/members/$seed"
+        say "taken back: $name $seed"
+    done
+}
+
 train() { # <cohort> <seed>: replaces this shell; waits first for a process that already trains the member
     local lock="$ROOT/locks/$1-$2.lock" log="$ROOT/logs/$1-$2.log" own extra
     read -ra own <<<"$(overrides_of "$1")"
@@ -129,6 +143,7 @@ next_member() { # the first of the queue that is missing, not in training here, 
 
 launch() { # as many as there is room for
     local member
+    take_back # what has come from another machine meanwhile too
     while [ -z "$STOPPING" ] && [ "${#PIDS[@]}" -lt "$JOBS" ] && member=$(next_member); do
         say "start: $member"
         # shellcheck disable=SC2086 # two words

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
@@ -14,6 +15,7 @@ sys.path.append(
 
 from cohorts import UNWATCHED, memory_folder, rows_of_kind, trained
 
+from polymorph.alignment.families import FAMILIES
 from polymorph.errors import RequestError
 from polymorph.pipeline import live_studies
 from polymorph.pipeline.comparison import Comparison
@@ -45,6 +47,20 @@ def test_a_pair_is_computed_once_and_read_by_everybody_after(cohort: Cohort) -> 
         assert live(cohort).rows("pairing", pairs) == rows
         assert [row for row in Kept(live(cohort).comparison).beside(pairs) if row.study == "pairing"] == rows
     assert all(row.source is not None for row in rows)  # what all pairs say together is for who has all
+
+
+def test_rows_of_other_families_or_versions_are_not_read(
+    cohort: Cohort, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = live(cohort).comparison
+    pair = own.pairs_at(10)[0]
+    own.rows([pair])
+    key = own.key(pair)
+    assert own.stored(key, pair) is not None
+    monkeypatch.setitem(FAMILIES, "twin", replace(FAMILIES["orthogonal"], name="twin", freedom=4.5))
+    assert own.key(pair) != key
+    assert own.stored(own.key(pair), pair) is None
+    assert {row.map for row in own.rows([pair])[0]} >= {"twin"}
 
 
 def test_a_pair_has_the_same_rows_whoever_is_read_beside_it(cohort: Cohort) -> None:

@@ -1,4 +1,4 @@
-"""What a public project promises: one version everywhere, examples that run, a site that builds, CI as it is run here."""
+"""What a public project promises: one version everywhere, examples that run, a site that builds, the same checks."""
 
 import doctest
 import importlib

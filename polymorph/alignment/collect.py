@@ -6,7 +6,8 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from polymorph.alignment.moments import MomentAccumulator, PairMoments
+from polymorph.alignment.accumulator import MomentAccumulator
+from polymorph.alignment.moments import PairMoments
 from polymorph.alignment.pairings import chunk_generator, deranged_documents, permuted_tokens
 from polymorph.models.activations import Activations, ActivationSource
 

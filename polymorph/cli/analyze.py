@@ -9,14 +9,14 @@ from typing import Any, Literal, cast
 
 from polymorph.checks import nearest
 from polymorph.cli.analysis_run import log_analysis
-from polymorph.cli.command import DONE, FAILED, WRONG
 from polymorph.cli.config import AnalyzeConfig, seeds_of
+from polymorph.cli.ending import DONE, FAILED, WRONG
 from polymorph.code_version import code_version
 from polymorph.errors import RequestError, RunError
 from polymorph.evidence.planted import Planted
 from polymorph.papers.mccann2026 import outputs as paper
 from polymorph.papers.mccann2026.ledger_text import ledger_lines
-from polymorph.pipeline.analysis import Analysis, find_cohort
+from polymorph.pipeline.analysis import Analysis
 from polymorph.pipeline.comparison import Comparison
 from polymorph.pipeline.planted_analysis import PlantedAnalysis
 from polymorph.pipeline.porting import PortRequest, port
@@ -25,6 +25,7 @@ from polymorph.report.bundle import CLAIMS, PAGE
 from polymorph.report.page import left_out
 from polymorph.steering.request import Steering
 from polymorph.store import Results, check_writable
+from polymorph.store.search import find_cohort
 from polymorph.studies.registry import STUDIES
 from polymorph.tracking.config import resolve_mode
 from polymorph.training.numerics import algebra_threads, device_of, prepare_process
@@ -108,6 +109,16 @@ def check_dashboard(job: AnalyzeConfig) -> None:
         )
 
 
+def perform(config: AnalyzeConfig, before: Sequence[int] = ()) -> int:
+    """Carry out one request; its exit status."""
+    return run(config)
+
+
+def finish(jobs: Sequence[AnalyzeConfig], endings: Sequence[int]) -> int:
+    """The worst exit status of all jobs; one that did not come to its end has failed."""
+    return max([*endings, *[FAILED] * (len(jobs) - len(endings))])
+
+
 def run(config: AnalyzeConfig) -> int:
     """Bring the results up to date; says what was done and where they are."""
     if config.dashboard is not None:
@@ -140,7 +151,7 @@ def run(config: AnalyzeConfig) -> int:
     for name, reason in left_out(analysis.left_out):
         print(f"left out: {name}: {reason}")
     for claim in report.claims:
-        if claim.id.startswith("verdict:"):
+        if claim.kind == "verdict":
             print(claim.statement)
     log_analysis(config, analysis, results.folder)
     print(f"report: {page}")

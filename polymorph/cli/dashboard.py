@@ -7,10 +7,10 @@ from typing import Any
 from polymorph.cli.config import AnalyzeConfig
 from polymorph.errors import RequestError
 from polymorph.models.registry import architecture_of
-from polymorph.pipeline.analysis import find_cohort
 from polymorph.saes.stored import StoredDictionaries
 from polymorph.steering.request import Steering
 from polymorph.store import Cohort
+from polymorph.store.search import find_cohort
 from polymorph.tracking.workspace import NAME, Shown, as_json, push, workspace
 
 

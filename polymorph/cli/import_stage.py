@@ -14,6 +14,7 @@ from typing import Any
 
 from polymorph.checks import nearest
 from polymorph.cli.config import LARGEST_SEED, TrainConfig
+from polymorph.cli.ending import Ending
 from polymorph.errors import RequestError
 from polymorph.models.causal_lm import float32_weights
 from polymorph.models.pretrained.config import PretrainedArchitecture
@@ -50,7 +51,6 @@ def check(job: TrainConfig) -> None:
 
 def run(job: TrainConfig, say: Callable[[str], None] = print, progress: Progress = SILENT) -> None:
     """Look at every model, then publish a reference to each; one that is there already must be the same one."""
-    _refused.discard(str(job.cohort.folder))
     asked = asked_models(job)
     text = _text(job, asked)
     shape, references = _looked_at(asked, say, progress)
@@ -72,7 +72,7 @@ def run(job: TrainConfig, say: Callable[[str], None] = print, progress: Progress
         say(f"attention: {problem}")
 
 
-def outcome(job: TrainConfig) -> str:
+def outcome(job: TrainConfig, endings: Sequence[Ending]) -> str:
     """`completed` if every model that was asked for is the one that is there, else `failed`."""
     cohort, missing = Cohort.open(job.cohort.folder), []
     for one in asked_models(job):
@@ -82,15 +82,8 @@ def outcome(job: TrainConfig) -> str:
         if reference is None or not _is_of(reference, one.model):
             missing.append(one)
             print(f"seed {one.seed}, step {one.step}: {one.model} was not imported")
-    return "failed" if missing or str(job.cohort.folder) in _refused else "completed"
-
-
-_refused: set[str] = set()  # folders of cohorts whose last import this process has given up
-
-
-def refuse(job: TrainConfig) -> None:
-    """Remember that the import was given up, whatever is there from before."""
-    _refused.add(str(job.cohort.folder))
+    refused = {ending.folder: ending.refused for ending in endings}  # the last job of a folder decides
+    return "failed" if missing or refused.get(job.cohort.folder) else "completed"
 
 
 def asked_models(job: TrainConfig) -> list[Asked]:

@@ -10,14 +10,13 @@ import sys
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
-from pathlib import Path
 from typing import Any
 
 from polymorph.cli.config import AnalyzeConfig, TrainConfig
 from polymorph.models.registry import TRAINED
+from polymorph.presets import CONF
 from polymorph.tasks.registry import TASKS
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
 FOLDERS = {"train": CONF, "analyze": CONF / "analyze"}
 """Where the YAML of each command is."""
 WIDTH = 100
@@ -209,7 +208,7 @@ def document() -> str:
 _HEAD = (
     "Made by `python -m polymorph.cli.reference` from the dataclasses behind the YAML; a test keeps it so. Defaults "
     "are those of the dataclasses: a preset may set others, and `--cfg job` prints what a command comes to. A key that "
-    "is misspelt, or has a value of another type, is refused before anything starts, with the nearest that there is."
+    "is misspelt, or has a value of another type, is refused before anything starts, with the nearest there is."
 )
 
 

@@ -7,8 +7,9 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
+from polymorph.alignment.accumulator import moment_bytes
 from polymorph.alignment.collect import Collected, SiteMoments, collect, keep
-from polymorph.alignment.moments import PairMoments, moment_bytes
+from polymorph.alignment.moments import PairMoments
 from polymorph.errors import RequestError
 from polymorph.evidence.pairs import End, PairLabel, pairs_of
 from polymorph.evidence.planted import Planted

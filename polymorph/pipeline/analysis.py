@@ -16,7 +16,7 @@ from polymorph.evidence.evidence import Evidence, check_size
 from polymorph.evidence.pairs import End, PairLabel, pairs_of
 from polymorph.evidence.rows import Row, table
 from polymorph.models.functions import Functions
-from polymorph.pipeline.comparison import VERSION, Comparison
+from polymorph.pipeline.comparison import Comparison
 from polymorph.plotting.table_rows import at_last_steps
 from polymorph.progress import SILENT, Progress
 from polymorph.report.bundle import bundle
@@ -90,7 +90,7 @@ class Analysis:
             "steering": self.steering.identity(),
             "components": None if self.components is None else list(self.components),
         }
-        return digest({"pairs": pairs, "logs": logs, "version": VERSION, **choice})
+        return digest({"pairs": pairs, "logs": logs, "version": rows_version(*self.studies), **choice})
 
     def _saes(self) -> dict[str, str]:
         """The digest of every SAE of the members, or why it cannot be read."""
@@ -267,18 +267,6 @@ class Analysis:
 def _last(comparison: Comparison, members: Sequence[Member]) -> set[tuple[End, End]]:
     """The ends of every pair at the members' last checkpoints."""
     return {pair.ends for pair in comparison.final_pairs([member.seed for member in members])}
-
-
-def find_cohort(name: str, root: str) -> Cohort:
-    """The cohort of this name below `root`, or in this folder; `RequestError` names the nearest there is."""
-    for folder in (Path(root) / name, Path(name)):
-        if (folder / "cohort.json").is_file():
-            return Cohort.open(folder)
-    there = [path.parent.name for path in Path(root).glob("*/cohort.json")] if Path(root).is_dir() else []
-    known = ", ".join(sorted(there)) or "none"
-    raise RequestError(
-        f"cohort={name}{nearest(name, there)}: neither a cohort in {root} (there: {known}) nor a folder"
-    )
 
 
 def _summary(member: Member, head: str) -> MemberSummary:

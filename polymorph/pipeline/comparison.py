@@ -11,8 +11,8 @@ from functools import cached_property, partial
 
 import torch
 
+from polymorph.alignment.accumulator import moment_bytes
 from polymorph.alignment.collect import Collected, collect
-from polymorph.alignment.moments import moment_bytes
 from polymorph.errors import RequestError
 from polymorph.evidence.evidence import BLOCKS, Evidence, History
 from polymorph.evidence.pairs import End, PairLabel, pairs_of
@@ -28,6 +28,7 @@ from polymorph.models.architecture import Architecture, HookedModel
 from polymorph.models.functions import Functions
 from polymorph.models.registry import architecture_of
 from polymorph.models.symmetries import symmetries_of
+from polymorph.pipeline.rows_version import rows_version
 from polymorph.progress import SILENT, Progress
 from polymorph.saes.config import SAEConfig
 from polymorph.saes.run import SAETraining
@@ -38,7 +39,6 @@ from polymorph.tasks.config import ProbeConfig
 from polymorph.tasks.registry import probe_of, task_of
 from polymorph.tasks.task import Task
 
-VERSION = 3  # of the rows of a pair: a change of any definition counts it up
 MEMORY_GIB = 4.0
 """For the moments of pairs that are computed together; more pairs are read in several passes."""
 TRAJECTORY_DOCUMENTS = 256
@@ -207,7 +207,9 @@ class Comparison:
         """SHA-256 of all that decides the rows of a pair."""
         first, second = (self._digest(*end) for end in pair.ends)
         options = {"probe": self.probe.identity(), "sites": self.sites, "task": self.cohort.identity["task"]}
-        return digest({"first": first, "second": second, "version": VERSION, "blocks": BLOCKS, **options})
+        return digest(
+            {"first": first, "second": second, "version": rows_version("ladder"), "blocks": BLOCKS, **options}
+        )
 
     def _digest(self, seed: int, step: int) -> str:
         return self._read(seed, step)[0]
@@ -239,7 +241,7 @@ class Comparison:
 
     def store(self, key: str, pair: PairLabel, rows: Sequence[Row], study: str | None = None) -> None:
         """Publish the rows of a pair under a key of all that decides them."""
-        facts = {"version": VERSION, "steps": [pair.source_step, pair.target_step]}
+        facts = {"version": rows_version(study or "ladder"), "steps": [pair.source_step, pair.target_step]}
         self.cohort.pairs.publish(key, _label(pair, study), [row.to_dict() for row in rows], facts)
 
     def _compute(self, pairs: list[PairLabel]) -> list[Row]:

@@ -61,7 +61,7 @@ class Compared:
 
     @property
     def verdict(self) -> str:
-        """The family of maps that relates the members; see `polymorph.verdicts.site`."""
+        """The family of maps that relates the members; see `polymorph.verdicts.rule`."""
         return self.claims[0].verdict
 
     @property

@@ -13,12 +13,12 @@ from polymorph.evidence.pairs import PairLabel
 from polymorph.evidence.rows import Row
 from polymorph.models.activations import Activations, Split
 from polymorph.pipeline.comparison import Comparison
+from polymorph.pipeline.rows_version import rows_version
 from polymorph.steering.request import Steering
 from polymorph.store import digest
 from polymorph.studies.pairing.rows import study_rows as pairing_rows
 from polymorph.studies.steering.rows import study_rows as steering_rows
 
-VERSION = 2
 PAIRING_DOCUMENTS = 16
 """Of the fit split: a few hundred tokens show a relation that there is long before training ends."""
 PAIRING_COMPONENTS = 16
@@ -112,7 +112,7 @@ class LiveStudies:
             return []
 
     def _key(self, name: str, pair: PairLabel) -> str:
-        options = {"study": f"{name} live", "version": VERSION, "documents": PAIRING_DOCUMENTS}
+        options = {"study": f"{name} live", "version": rows_version(name), "documents": PAIRING_DOCUMENTS}
         options |= {"components": PAIRING_COMPONENTS, "dose": DOSE}
         return digest({"pair": self.comparison.key(pair), **options})
 

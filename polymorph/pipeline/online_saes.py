@@ -12,6 +12,7 @@ from polymorph.evidence.evidence import Evidence
 from polymorph.evidence.pairs import PairLabel
 from polymorph.evidence.rows import Row
 from polymorph.pipeline.comparison import Comparison
+from polymorph.pipeline.rows_version import rows_version
 from polymorph.progress import SILENT
 from polymorph.saes.config import ESTIMATED, STACKABLE, SAEConfig
 from polymorph.saes.places import Place, chosen_sites
@@ -120,7 +121,8 @@ def _transfer_key(comparison: Comparison, pair: PairLabel, name: str, sites: Seq
             if not member.has_sae(step, site, name):
                 return None
             digests.append(member.read_sae(step, site, name).manifest.digest)
-    return digest({"pair": comparison.key(pair), "saes": digests, "study": "sae_transfer live"})
+    about = {"study": "sae_transfer live", "version": rows_version("sae_transfer")}
+    return digest({"pair": comparison.key(pair), "saes": digests, **about})
 
 
 def stored_transfer(comparison: Comparison, pairs: Iterable[PairLabel]) -> list[Row]:

@@ -11,7 +11,7 @@ from polymorph.evidence.evidence import check_size, planted_evidence
 from polymorph.evidence.pairs import PairLabel, pairs_of
 from polymorph.evidence.planted import Planted
 from polymorph.evidence.rows import Row, table
-from polymorph.pipeline.comparison import VERSION
+from polymorph.pipeline.rows_version import rows_version
 from polymorph.report.bundle import bundle
 from polymorph.report.data import MemberSummary, ReportData
 from polymorph.store import digest
@@ -59,7 +59,7 @@ class PlantedAnalysis:
     def key(self) -> str:
         """Digest of everything that the results follow from."""
         choice = {"studies": list(self.studies), "pairs": self.scheme, "provenance": dict(self.provenance)}
-        return digest({"planted": self.planted.identity(), "version": VERSION, **choice})
+        return digest({"planted": self.planted.identity(), "version": rows_version(*self.studies), **choice})
 
     def run(self) -> tuple[dict[str, bytes], ReportData, list[Row], int]:
         """The files, what they show, the rows of the ladder, and how many pairs were computed."""

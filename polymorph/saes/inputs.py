@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from polymorph.alignment.moments import pair_moments
+from polymorph.alignment.accumulator import pair_moments
 from polymorph.alignment.pairings import chunk_generator
 from polymorph.saes.places import Place
 

@@ -72,11 +72,8 @@ def port_sae(
     _check_map("there", there, (None, sae.cfg.d_in))
     if back is not None:
         _check_map("back", back, (sae.cfg.d_in, there.weight.shape[0]))
-    record = {
-        "map": there.name,
-        "back": "inverse" if back is None else back.name,
-        "provenance": _plain(provenance or {}),
-    }
+    way_back = "inverse" if back is None else back.name
+    record = {"map": there.name, "back": way_back, "provenance": _plain(provenance or {})}
     if sae.cfg.metadata.ported is not None:
         record["before"] = copy.deepcopy(sae.cfg.metadata.ported)
     exact_there = there.to("cpu").to(torch.float64)

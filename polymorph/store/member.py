@@ -164,6 +164,10 @@ class Member:
         """Remove, each whole, the states older than the newest `keep` readable ones; the steps removed."""
         return self._states.prune(keep)
 
+    def older_states(self, keep: int = 2) -> list[int]:
+        """What `prune_states` would remove."""
+        return self._states.older(keep)
+
     def state_facts(self, step: int) -> Mapping[str, Any]:
         """What was published with a state, by its manifest alone; `CorruptError` if that cannot be read."""
         return self._states.facts_at(step)

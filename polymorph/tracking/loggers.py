@@ -8,14 +8,16 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import wandb
 from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from polymorph.tracking.config import LoggerConfig, resolve_mode
 from polymorph.tracking.runs import RunLogger
+
+if TYPE_CHECKING:
+    import wandb
 
 
 class Breaker(Logger):
@@ -91,6 +93,8 @@ class Tracking:
         return Breaker(logger, lambda exit_code: logger.save())
 
     def _wandb(self, name: str, kind: str, config: Mapping[str, Any], tags: Sequence[str]) -> Breaker:
+        import wandb
+
         self.folder.mkdir(parents=True, exist_ok=True)
         mode = resolve_mode(self.config.mode)
         run = wandb.init(
@@ -110,8 +114,10 @@ class Tracking:
         return Breaker(logger, lambda exit_code: run.finish(exit_code=exit_code))
 
 
-def _settings() -> wandb.Settings:
+def _settings() -> "wandb.Settings":
     """Quiet, bounded in time, and nothing but what we log: neither code nor machine leaves with it."""
+    import wandb
+
     return wandb.Settings(
         silent=True,
         init_timeout=20,

@@ -2,9 +2,10 @@ import pytest
 import torch
 from plants import activations, haar, normal
 
-from polymorph.alignment.fit import FITS, rotation
+from polymorph.alignment.accumulator import pair_moments
+from polymorph.alignment.families import FITS
+from polymorph.alignment.fit import rotation
 from polymorph.alignment.maps import Map
-from polymorph.alignment.moments import pair_moments
 
 ALL_FITS = {**FITS, "rotation": rotation}
 

@@ -3,7 +3,7 @@
 import torch
 from plants import normal
 
-from polymorph.alignment.moments import MomentAccumulator, moment_bytes
+from polymorph.alignment.accumulator import MomentAccumulator, moment_bytes
 
 PAIRS = [(2, 1), (0, 1), (0, 3), (0, 2), (1, 3), (0, 1)]
 

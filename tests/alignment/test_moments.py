@@ -3,12 +3,11 @@ import pytest
 import torch
 from plants import activations, normal
 
+from polymorph.alignment.accumulator import MomentAccumulator, pair_moments
 from polymorph.alignment.moments import (
-    MomentAccumulator,
     PairMoments,
     explained_variance,
     explained_variance_from_sums,
-    pair_moments,
     participation_ratio,
 )
 

@@ -5,8 +5,8 @@ import torch
 from plants import activations, haar, normal
 
 from polymorph.alignment import fit
+from polymorph.alignment.accumulator import pair_moments
 from polymorph.alignment.fit import orthogonal, rotation, similarity
-from polymorph.alignment.moments import pair_moments
 from polymorph.alignment.polar import least_direction, nearest_rotation, newton_polar, polar
 
 

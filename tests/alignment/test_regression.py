@@ -5,12 +5,8 @@ import torch
 from plants import activations, haar, normal
 
 from polymorph.alignment import FITS, fit_ladder, r2_from_moments
-from polymorph.alignment.moments import (
-    MomentAccumulator,
-    PairMoments,
-    explained_variance,
-    pair_moments,
-)
+from polymorph.alignment.accumulator import MomentAccumulator, pair_moments
+from polymorph.alignment.moments import PairMoments, explained_variance
 from polymorph.alignment.regression import (
     affine,
     affine_cv,

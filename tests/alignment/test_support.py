@@ -9,15 +9,12 @@ from scipy.stats import binom
 from scipy.stats import t as student
 from torch import Tensor
 
+from polymorph.alignment.accumulator import MomentAccumulator, pair_moments
 from polymorph.alignment.collect import SiteMoments, collect
 from polymorph.alignment.components import r2_along
-from polymorph.alignment.fit import affine, orthogonal, r2_from_moments
-from polymorph.alignment.moments import (
-    MomentAccumulator,
-    PairMoments,
-    explained_variance,
-    pair_moments,
-)
+from polymorph.alignment.fit import orthogonal, r2_from_moments
+from polymorph.alignment.moments import PairMoments, explained_variance
+from polymorph.alignment.regression import affine
 from polymorph.alignment.support import (
     DETERMINED_WITHIN,
     Support,

@@ -1,6 +1,7 @@
 """The script that trains the paper's cohorts: killed, started again, paused, and the same bytes in the end."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from cohorts import SMALL, memory_folder, published
 
 from polymorph.store import Cohort
@@ -131,6 +133,19 @@ def test_a_donor_comes_first_and_a_member_that_fails_is_said_and_does_not_stop_t
     assert f"{SHARED} 1 (attempt" not in said  # it was not started before its donor had ended
     assert "one 7 (attempt 3 of 3); its log ends:" in said
     assert f"finished: {SHARED} 1" in said
+
+
+def test_what_was_exported_is_taken_back_where_the_folder_is_lost_and_its_donor_serves(home: Path) -> None:
+    assert started(home, f"{SHARED} 0").wait(200) == 0
+    shutil.rmtree(home / "home")
+    assert started(home, f"{SHARED} 0\n{SHARED} 1").wait(200) == 0
+    said = (home / "output").read_text()
+    assert f"taken back: {SHARED} seed-0000" in said
+    assert said.count(f"start: {SHARED} 0") == 1
+    assert f"finished: {SHARED} 1" in said
+    cohort = Cohort.open(home / "page/members" / SHARED)
+    donor, other = (cohort.member(seed).read_step(cohort.member(seed).steps()[-1]).weights for seed in (0, 1))
+    assert torch.equal(donor["W_E"], other["W_E"])
 
 
 def test_cohorts_of_another_commit_are_left_alone(home: Path) -> None:

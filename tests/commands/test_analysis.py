@@ -39,7 +39,7 @@ def watched() -> Iterator[Cohort]:
 @pytest.fixture
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes nine tenths of an analysis; one of them, `analysed`, is drawn."""
-    monkeypatch.setattr("polymorph.report.bundle.draw_all", lambda report: ())
+    monkeypatch.setattr("polymorph.report.bundle.draw_all", lambda report: {})
 
 
 @pytest.fixture

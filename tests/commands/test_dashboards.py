@@ -43,7 +43,7 @@ def swept(root: Path, *own: str) -> Cohort:
     assert jobs is not None
     train.check(jobs)
     for job in jobs:
-        train.run(job)
+        train.perform(job)
     assert train.finish(jobs) == command.DONE
     return cohort_in(root)
 

@@ -26,7 +26,7 @@ def two() -> Iterator[Cohort]:
 @pytest.fixture
 def mine(two: Cohort, root: Path, monkeypatch: pytest.MonkeyPatch) -> Cohort:
     """A copy that is analysed, with three studies."""
-    monkeypatch.setattr("polymorph.report.bundle.draw_all", lambda report: ())
+    monkeypatch.setattr("polymorph.report.bundle.draw_all", lambda report: {})
     shutil.copytree(two.folder, root / two.folder.name)
     (config,) = command.requests("analyze", AnalyzeConfig, [f"root={root}", *OWN])
     assert analyze.run(config) == command.DONE

@@ -34,7 +34,7 @@ Analyse = Callable[..., Ended]
 @pytest.fixture(autouse=True)
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes nine tenths of an analysis."""
-    monkeypatch.setattr(bundled, "draw_all", lambda report: ())
+    monkeypatch.setattr(bundled, "draw_all", lambda report: {})
 
 
 @pytest.fixture

@@ -67,7 +67,7 @@ def analysed(kind: str, studies: Sequence[str] = DECIDING, **settings: Any) -> A
     evidence = Evidence(planted.name, ends, pairs_of(ends), planted, planted.config.seed)
     tables, refused = study_tables(evidence, studies)
     assert not refused
-    claims = {claim.id.split(":")[0]: claim for claim in claims_of(tables)}
+    claims = {claim.kind: claim for claim in claims_of(tables)}
     return Analysed(planted, evidence, tables, claims)
 
 

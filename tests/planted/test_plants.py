@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from polymorph.alignment.moments import pair_moments
+from polymorph.alignment.accumulator import pair_moments
 from polymorph.evidence.planted import KINDS, SITE, Planted
 from polymorph.evidence.planted_config import PlantedConfig
 from polymorph.models.activations import ActivationSource

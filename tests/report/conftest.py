@@ -1,10 +1,10 @@
 """One planted report for all tests of the room, and the same with every study; both are made once."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import pytest
 import torch
-from planted_report import report, with_studies
+from planted_report import of_all, report, with_studies
 
 from polymorph.plotting.plate import Drawn
 from polymorph.report.data import ReportData
@@ -28,12 +28,18 @@ def studied(planted: ReportData) -> ReportData:
 
 
 @pytest.fixture(scope="session")
-def drawn(planted: ReportData) -> tuple[Drawn, ...]:
-    """Its figures."""
+def drawn(planted: ReportData) -> Mapping[str, tuple[Drawn, ...]]:
+    """Its figures, by study."""
     return draw_all(planted)
 
 
 @pytest.fixture(scope="session")
-def files(drawn: tuple[Drawn, ...]) -> dict[str, bytes]:
+def listed(drawn: Mapping[str, tuple[Drawn, ...]]) -> list[Drawn]:
+    """The same, in the order of the page."""
+    return of_all(drawn)
+
+
+@pytest.fixture(scope="session")
+def files(listed: list[Drawn]) -> dict[str, bytes]:
     """Their files."""
-    return figure_files(drawn)
+    return figure_files(listed)

@@ -20,6 +20,7 @@ from polymorph.models.architecture import HookedModel
 from polymorph.models.dyck_transformer.config import DyckTransformerConfig
 from polymorph.models.functions import Functions
 from polymorph.models.symmetries import symmetries_of
+from polymorph.plotting.plate import Drawn
 from polymorph.plotting.table_rows import at_last_steps
 from polymorph.report.data import MemberSummary, ReportData
 from polymorph.saes.trained import GivenDictionaries, TrainedSAE, Variant
@@ -313,3 +314,8 @@ def report(
             "package versions": "torch 2.13, polars 2.1",
         },
     )
+
+
+def of_all(drawn: Mapping[str, Sequence[Drawn]]) -> list[Drawn]:
+    """The figures of all sections, in the order of the page."""
+    return [plate for plates in drawn.values() for plate in plates]

@@ -20,18 +20,20 @@ from polymorph.report.compact import as_address, compact
 from polymorph.report.data import ReportData
 from polymorph.report.figures import draw_all
 from polymorph.report.page import render_page
-from polymorph.report.sections import in_page_order
 from polymorph.studies.registry import STUDIES
 from polymorph.verdicts.claim import Claim
+from polymorph.verdicts.findings import Isometry, Measured, Verdict
 
 SITE, LAST = "blocks.1.hook_resid_mid", 64
 STEPS = [0, 4, 64]
 HOSTILE = "</script><img src=x onerror=alert(1)>"
 
 
-def claim(kind: str, site: str, verdict: str) -> Claim:
-    return Claim(
-        id=f"{kind}:{site}", site=site, statement=f"{site}: {verdict}. Why.", verdict=verdict, reason="Why"
+def claims_at(site: str, word: str) -> tuple[Claim, Claim]:
+    gap = Measured(statistic="orthogonality_gap", value=0.1, bound=0.01)
+    return (
+        Claim(site=site, finding=Verdict(word=word, reason_code="not_measured")),
+        Claim(site=site, finding=Isometry(word="rejected", decided_by=gap)),
     )
 
 
@@ -39,11 +41,7 @@ def with_all_sections(report: ReportData) -> ReportData:
     """Every study has a table, if an empty one, and every site a verdict and another test."""
     tables = {name: table([], study.columns) for name, study in STUDIES.items()}
     verdicts = zip(sites_in_order(report.ladder), ("rotation", "affine", "undetermined"), strict=True)
-    claims = [
-        made
-        for site, verdict in verdicts
-        for made in (claim("verdict", site, verdict), claim("isometry", site, "rejected"))
-    ]
+    claims = [made for site, verdict in verdicts for made in claims_at(site, verdict)]
     return replace(report, tables=tables | {"ladder": report.ladder, "angles": report.angles}, claims=claims)
 
 
@@ -111,9 +109,9 @@ def test_what_is_not_ours_does_not_run(browser, path, tmp_path):
 
 def test_every_study_has_its_section_in_order(tab):
     ids = tab.page.eval_on_selector_all("main > section", "all => all.map(one => one.id)")
-    assert ids == ["opening", "verdicts", *in_page_order(), "members", "made"]
+    assert ids == ["opening", "verdicts", *STUDIES, "members", "made"]
     questions = tab.page.eval_on_selector_all("section.study > h2", "all => all.map(one => one.textContent)")
-    assert questions == [STUDIES[name].question for name in in_page_order()]
+    assert questions == [study.question for study in STUDIES.values()]
     for name in ids:
         assert tab.page.is_visible(f"#{name} > h2")
 
@@ -338,7 +336,7 @@ def test_a_partial_cohort_opens_too(browser, planted, tmp_path, monkeypatch, wha
         monkeypatch.setattr("polymorph.report.explorer.MOST_NUMBERS", 100)
         text = "There are too many pairs to carry each"
     found = tmp_path / "report.html"
-    drawn = draw_all(report) if what == "nothing" else []
+    drawn = draw_all(report) if what == "nothing" else {}
     found.write_text(render_page(report, drawn), encoding="utf-8")
     with opened(browser, found, PHONE) as tab:
         assert tab.complaints == []

@@ -4,6 +4,7 @@ from xml.etree import ElementTree
 import matplotlib
 import polars as pl
 import pytest
+from planted_report import of_all
 
 from polymorph.evidence.rows import sites_in_order
 from polymorph.plotting.plate import Missing, Plate
@@ -30,30 +31,30 @@ def texts(plate: Plate) -> list[str]:
     return [title for axes in plate.figure.axes if (title := axes.get_title(loc="left"))]
 
 
-def test_every_figure_is_drawn_and_counts_what_stands_behind_it(drawn):
-    assert [plate.name for plate in drawn] == NAMES
-    for plate in drawn:
+def test_every_figure_is_drawn_and_counts_what_stands_behind_it(listed):
+    assert [plate.name for plate in listed] == NAMES
+    for plate in listed:
         assert isinstance(plate, Plate)
         assert "3 seeds (0, 1, 2)" in plate.caption
         assert "documents" in plate.caption
         assert "tokens" in plate.caption
         assert "interval" in plate.caption
         assert len(plate.alt) < 400
-    for plate in drawn[1:]:
+    for plate in listed[1:]:
         assert "3 unordered pairs, 6 directed" in plate.caption
         assert "fit split: 60 documents, 480 tokens; eval split: 60 documents, 480 tokens" in plate.caption
-    assert all("ȳ the mean of each dimension" in plate.caption for plate in drawn[1:3])
-    assert "size 0" in drawn[4].caption
-    assert "participation ratio" in drawn[4].caption
+    assert all("ȳ the mean of each dimension" in plate.caption for plate in listed[1:3])
+    assert "size 0" in listed[4].caption
+    assert "participation ratio" in listed[4].caption
 
 
-def test_sites_stand_in_the_order_of_the_computation(drawn):
+def test_sites_stand_in_the_order_of_the_computation(listed):
     sites = ["blocks.0.hook_resid_mid", "blocks.0.hook_resid_post", "blocks.1.hook_resid_mid"]
-    assert all(texts(plate) == sites for plate in drawn[1:])
+    assert all(texts(plate) == sites for plate in listed[1:])
 
 
-def test_dots_are_the_rows_of_the_last_step(drawn, planted):
-    axes = drawn[1].figure.axes[0]
+def test_dots_are_the_rows_of_the_last_step(listed, planted):
+    axes = listed[1].figure.axes[0]
     about = {"site": "blocks.0.hook_resid_mid", "metric": "r2", "map": "orthogonal", "role": "estimate"}
     rows = planted.ladder.filter(target_step=64, **about).sort("source", "target")
     dots = [line.get_xdata().tolist() for line in axes.lines if len(line.get_xdata()) == 6]
@@ -100,7 +101,7 @@ def test_one_site_and_one_pair_are_enough(planted):
     angles = planted.angles.filter(
         (pl.col("site") == "blocks.1.hook_resid_mid") & (pl.col("source") + pl.col("target") == 1)
     )
-    plates = draw_all(replace(planted, ladder=one, angles=angles, members=planted.members[:2]))
+    plates = of_all(draw_all(replace(planted, ladder=one, angles=angles, members=planted.members[:2])))
     assert all(isinstance(plate, Plate) for plate in plates)
     assert "2 seeds (0, 1), 1 unordered pair, 2 directed" in plates[1].caption
 
@@ -111,7 +112,7 @@ def test_no_rows_are_five_reasons(planted, rows):
         name: getattr(planted, name).clear() if rows is None else rows
         for name in ("ladder", "angles", "history")
     }
-    missing = draw_all(replace(planted, **none))
+    missing = of_all(draw_all(replace(planted, **none)))
     assert [type(each) for each in missing] == [Missing] * 5
     assert all(each.reason.endswith(".") for each in missing)
     assert figure_files(missing) == {}

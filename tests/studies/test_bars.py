@@ -25,11 +25,12 @@ from polymorph.evidence.planted import Planted
 from polymorph.evidence.planted_config import PlantedConfig
 from polymorph.evidence.rows import Row, table
 from polymorph.models.dyck_transformer.model import DyckTransformer
-from polymorph.studies.bars import rows as bars
+from polymorph.studies.bars import divergence as bars
 from polymorph.studies.bars.claims import BOUNDS
 from polymorph.studies.bars.claims import study_claims as bar_claims
-from polymorph.studies.bars.rows import ACROSS, WITHIN, Answered, auc, smoothed_kl
+from polymorph.studies.bars.divergence import ACROSS, WITHIN, Answered, smoothed_kl
 from polymorph.studies.bars.rows import study_rows as bar_rows
+from polymorph.studies.bars.separation import auc, separations
 from polymorph.studies.components import rows as components
 from polymorph.studies.registry import STUDIES, study_tables
 from polymorph.tasks.dyck.task import Dyck
@@ -121,7 +122,7 @@ def row(value: float, seed: int, other: int, decoy: str | None = None, **extra) 
 def test_a_separation_leaves_out_a_seed_with_its_decoys():
     members = [row(0.5, 0, 1), row(0.6, 1, 2), row(0.8, 0, 2)]
     decoys = [row(value, seed, seed, SWAPPED) for seed, value in enumerate((0.55, 0.1, 0.7))]
-    found = {r.extra["decoy"]: r for r in bars.separations(evidence_of([None] * 3), [*members, *decoys])}
+    found = {r.extra["decoy"]: r for r in separations(evidence_of([None] * 3), [*members, *decoys])}
     assert found["all"].value == found[SWAPPED].value == pytest.approx(6 / 9)
     left = [auc([0.6], [0.1, 0.7], False), auc([0.8], [0.55, 0.7], False), auc([0.5], [0.55, 0.1], False)]
     mean = sum(left) / 3

@@ -9,8 +9,9 @@ import pytest
 import torch
 from one_sided import CONFIG, N, OneSided, given
 
+from polymorph.alignment.accumulator import MomentAccumulator
 from polymorph.alignment.controls import covariance_only
-from polymorph.alignment.moments import MomentAccumulator, explained_variance
+from polymorph.alignment.moments import explained_variance
 from polymorph.alignment.pairings import chunk_generator
 from polymorph.evidence.dictionaries import DRAWS
 from polymorph.evidence.evidence import Evidence, History

@@ -22,7 +22,8 @@ from polymorph.evidence.planted import Planted
 from polymorph.evidence.planted_config import PlantedConfig
 from polymorph.evidence.rows import table
 from polymorph.models.dyck_transformer.model import DyckTransformer
-from polymorph.studies.components.rows import applies, measured_members
+from polymorph.studies.components.members import measured_members
+from polymorph.studies.components.rows import applies
 from polymorph.studies.components.rows import study_rows as component_rows
 from polymorph.studies.registry import STUDIES, study_tables
 
@@ -174,7 +175,7 @@ def test_the_same_rows_follow_whatever_else_is_compared(rows, evidence):
 
 
 def test_what_takes_too_long_is_measured_and_not_predicted(evidence, monkeypatch):
-    from polymorph.studies.components import rows as components
+    from polymorph.studies.components import members as components
 
     monkeypatch.setattr(components, "AFFORDED", {"cpu": 0.0})
     fewer = replace(evidence, ends=evidence.ends[:2], pairs=evidence.pairs[:1])
@@ -189,4 +190,4 @@ def test_without_models_it_is_refused_with_what_it_needs():
     assert not applies(evidence)
     tables, refused = study_tables(evidence, ["components"])
     assert tables == {}
-    assert refused == [("study components", f"it needs {STUDIES['components'].needs}")]
+    assert refused == [("study components", f"it needs {STUDIES['components'].missing}")]

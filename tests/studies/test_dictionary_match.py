@@ -12,7 +12,8 @@ from polymorph.evidence.planted_config import PlantedConfig
 from polymorph.evidence.rows import Row, table
 from polymorph.saes.trained import GivenDictionaries
 from polymorph.studies.dictionary_match import rows as dictionary_match
-from polymorph.studies.dictionary_match.rows import ARRANGEMENTS, applies
+from polymorph.studies.dictionary_match.arrangements import ARRANGEMENTS
+from polymorph.studies.dictionary_match.rows import applies
 from polymorph.studies.dictionary_match.rows import study_rows as dictionary_match_rows
 from polymorph.studies.registry import STUDIES, study_tables
 

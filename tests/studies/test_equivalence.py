@@ -265,7 +265,7 @@ def test_how_much_is_in_memory_together_changes_nothing(
     planted: list[Row], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(function_scores, "AT_ONCE", 1000)
-    monkeypatch.setattr("polymorph.studies.equivalence.rows.HELD", 1)
+    monkeypatch.setattr("polymorph.studies.equivalence.answers.HELD", 1)
     given = members({(0, 9): ORIGINAL, (1, 9): TURNED, (2, 9): OTHER})
     for row, again in zip(rows_of(given), planted, strict=True):
         assert row.to_dict() == {

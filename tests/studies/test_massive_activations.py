@@ -8,9 +8,10 @@ import torch
 from one_sided import given
 from torch import Tensor
 
-from polymorph.alignment import fit_rotation
+from polymorph.alignment import fit_orthogonal
+from polymorph.alignment.accumulator import pair_moments
 from polymorph.alignment.axes import Axes, without
-from polymorph.alignment.moments import explained_variance, pair_moments
+from polymorph.alignment.moments import explained_variance
 from polymorph.errors import RunError
 from polymorph.evidence.evidence import Evidence, planted_evidence
 from polymorph.evidence.pairs import pairs_of
@@ -189,7 +190,7 @@ def test_without_the_axes_r2_is_that_of_the_others():
     others = [axis for axis in range(D) if axis != HUGE]
     x, y = (source.raw(split)[:, :, others] for split in ("fit", "eval"))
     rows = rows_of(source)
-    R = fit_rotation(x[0], x[1])
+    R = fit_orthogonal(x[0], x[1])
     for name, guess in (("identity", y[0]), ("orthogonal", R(y[0]))):
         row = r2(rows, "without_massive", name)
         assert row.value == pytest.approx(explained_variance(guess, y[1]))

@@ -25,7 +25,7 @@ from polymorph.saes.scores import bounded
 from polymorph.studies.registry import STUDIES, study_tables
 from polymorph.studies.weights import rows as weights
 from polymorph.studies.weights.interpolation import FRACTIONS, Between, Path, chunks_of
-from polymorph.studies.weights.rows import (
+from polymorph.studies.weights.search import (
     COPY,
     GAUGE,
     HEADS,
@@ -317,8 +317,8 @@ def test_it_applies_only_where_symmetries_are_known() -> None:
         assert not weights.applies(evidence)
         made, refused = study_tables(evidence, ["weights"])
         assert made == {}
-        assert refused == [("study weights", f"it needs {STUDIES['weights'].needs}")]
-    assert "table of symmetries" in STUDIES["weights"].needs
+        assert refused == [("study weights", f"it needs {STUDIES['weights'].missing}")]
+    assert "table of symmetries" in STUDIES["weights"].missing
 
 
 def test_a_head_without_full_rank_refuses_the_study_and_says_why() -> None:

@@ -6,7 +6,8 @@ from polymorph.plotting.answer import Answer
 from polymorph.plotting.sentences import cell, joined, nothing, shortened
 from polymorph.plotting.wording import DASH, number
 from polymorph.studies.bars.claims import BOUNDS, bar_values
-from polymorph.studies.bars.rows import ACROSS, ALL, WITHIN
+from polymorph.studies.bars.divergence import ACROSS, WITHIN
+from polymorph.studies.bars.separation import ALL
 from polymorph.studies.study import Tables
 
 STUDY = "bars"

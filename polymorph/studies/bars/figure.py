@@ -15,7 +15,8 @@ from polymorph.plotting.plate import Drawn, Missing, Plate, settle
 from polymorph.plotting.style import INK, grid, style
 from polymorph.plotting.wording import DASH, between, number
 from polymorph.studies.bars.claims import BOUNDS, bar_values
-from polymorph.studies.bars.rows import ACROSS, ALL, SMALL, WITHIN
+from polymorph.studies.bars.divergence import ACROSS, WITHIN
+from polymorph.studies.bars.separation import ALL, SMALL
 
 NAME, TITLE = "bars", "The paper's four bars, of members and of decoys"
 BLUE, RED = "#0072b2", "#d55e00"

@@ -12,17 +12,16 @@ see what a model computes: a little noise on the weights is nearer to a member t
 copy of the member under a random symmetry, which says that the search works, and nothing of the member.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from polymorph.alignment.gauge_measures import MAX, paper_mse, products, relative_mse
-from polymorph.alignment.jackknife import jackknife_interval
 from polymorph.alignment.pairings import chunk_generator
 from polymorph.components.ablation import ablations_of
 from polymorph.components.agreement import pearson
@@ -30,55 +29,28 @@ from polymorph.components.attribution import integrated_roughly
 from polymorph.components.cumulative import correlation, ranking, sums
 from polymorph.components.decoys import decoys_of
 from polymorph.evidence.evidence import Evidence
-from polymorph.evidence.function_scores import Answer, TokenMeans, answers, labels_of, parts
 from polymorph.evidence.rows import Row
-from polymorph.models.architecture import HookedModel
 from polymorph.models.functions import Functions
 from polymorph.saes.scores import bounded
-from polymorph.studies.components.rows import (
+from polymorph.studies.bars.divergence import ACROSS, WITHIN, Answered, Decoy
+from polymorph.studies.bars.separation import STUDY, separations
+from polymorph.studies.components.members import (
     ABLATION,
     INTEGRATED,
     LEAST_DOCUMENTS,
-    PAPER,
-    PARTS,
     Measured,
-    Rankings,
     bounded_correlation,
     measured_members,
 )
-from polymorph.studies.weights.rows import GAUGE, Models, Search, copy_search
-from polymorph.tasks.task import IGNORED, Chunk
+from polymorph.studies.components.rankings import PARTS, Rankings
+from polymorph.studies.components.rows import PAPER
+from polymorph.studies.weights.search import GAUGE, Models, Search, copy_search
 
-STUDY = "bars"
-WITHIN, ACROSS = "within", "across"
-MEAN = "mean"
-"""In the column `head`: the mean over heads, as in the paper."""
-MIXTURE = "mixture"
-"""In the column `distribution`: all of them together, the first with `FIRST_SHARE` of the samples, as in the paper."""
-FIRST_SHARE = 0.6
-SAMPLES: Mapping[str, int] = {"cpu": 10**5}
-SAMPLES_ELSEWHERE = 10**7
-"""Positions at which every head is asked, of every member; of a decoy, and of members of a task without an algorithm,
-`SAMPLES_OF_DECOYS`."""
-SAMPLES_OF_DECOYS = 10**4
-SMOOTHING = 1e-6
-"""What the paper takes from the algorithm's label and spreads over the other classes, to have a KL in that form."""
 TOKENS_WITHIN = 384
 """On which a member or a decoy is held against its own integrated gradients, at the fewest points for both."""
 RESTARTS = 4
 """Random starts of every alignment, those of members and of decoys alike."""
 DECOY_DRAWS = 2**28 + 1
-ALL = "all"
-"""In the column `decoy`: all kinds together."""
-SMALL = frozenset({"B", "P"})
-"""Bars that are passed below their bound; the others are above it."""
-
-
-@runtime_checkable
-class Algorithmic(Protocol):
-    """A task whose labels are a function of the tokens: there is an algorithm that a member can be held against."""
-
-    def label(self, tokens: Int[Tensor, "*batch context"]) -> Any: ...
 
 
 def applies(evidence: Evidence) -> bool:
@@ -94,15 +66,6 @@ def study_rows(evidence: Evidence) -> Iterator[Row]:
     rows = [*bars.behavioural(), *bars.parametric(), *bars.causal()]
     yield from rows
     yield from separations(evidence, rows)
-
-
-@dataclass(frozen=True)
-class Decoy:
-    """A decoy of the member at a place, among the models that are run."""
-
-    name: str
-    member: int
-    model: HookedModel
 
 
 @dataclass(frozen=True)
@@ -275,175 +238,3 @@ class Prediction:
         """Pearson's r of both curves, by the source's ranking."""
         rankings, order = Rankings(self.target), ranking(self.said[:, 0])
         return correlation(sums(self.said, order, rankings.sizes), rankings.curve(order))
-
-
-Compared = tuple[str, int, int, str | None, str | None]
-"""Scope, source, target, decoy, convention."""
-Key = tuple[tuple[Compared, str], str, str]
-"""The same and the distribution; head; metric."""
-
-
-@dataclass
-class Answered:
-    """Divergences of the answers of members and decoys, from labels and from one another, over the same tokens."""
-
-    functions: Functions
-    directed: Sequence[tuple[int, int]]
-    decoys: Sequence[Decoy]
-    blocks: int
-    read: dict[tuple[bool, str], int] = field(default_factory=dict)
-    _keys: dict[Key, None] = field(default_factory=dict)
-
-    @property
-    def keys(self) -> list[Key]:
-        """Of `means`, in the order in which they were met."""
-        return [] if self.means is None else list(self._keys)
-
-    @property
-    def algorithmic(self) -> bool:
-        return isinstance(self.functions.task, Algorithmic)
-
-    @property
-    def samples(self) -> int:
-        if not self.algorithmic:
-            return SAMPLES_OF_DECOYS
-        return SAMPLES.get(self.functions.device.type, SAMPLES_ELSEWHERE)
-
-    def documents(self, decoy: str | None, distribution: str) -> int:
-        """How many of a distribution were read by members, or by decoys."""
-        names = self.functions.distributions if distribution == MIXTURE else [distribution]
-        return sum(self.read.get((decoy is not None, name), 0) for name in names)
-
-    @cached_property
-    def means(self) -> TokenMeans:
-        """Of all that is compared, from one pass over the inputs."""
-        means, names = TokenMeans(self.blocks), self.functions.distributions
-        for place, distribution in enumerate(names):
-            rest = (1 - FIRST_SHARE) / max(1, len(names) - 1)
-            share = 1.0 if len(names) == 1 else FIRST_SHARE if place == 0 else rest
-            tokens = 0
-            for chunk in self.functions.inputs(distribution, self.samples):
-                with_decoys = tokens < share * SAMPLES_OF_DECOYS
-                self.update(means, chunk, distribution, with_decoys)
-                for which in (False, True)[: 1 + with_decoys]:
-                    seen = int(chunk.document.max()) + 1
-                    self.read[which, distribution] = max(seen, self.read.get((which, distribution), 0))
-                tokens += int(chunk.kept.sum())
-                if tokens >= share * self.samples:
-                    break
-        return means
-
-    def update(self, means: TokenMeans, chunk: Chunk, distribution: str, with_decoys: bool) -> None:
-        """Add a chunk; the answers of all members are there together, those of one decoy at a time."""
-        logits = [self.functions.logits(member, chunk) for member in range(len(self.functions.models))]
-        labels = labels_of(chunk)
-        distributions = [MIXTURE] if len(self.functions.distributions) == 1 else [distribution, MIXTURE]
-        for some in parts(logits[0]):
-            each = [answers(own, some) for own in logits]
-            there = {head: label[some] for head, label in labels.items()}
-            document = chunk.document[some]
-
-            def add(
-                key: Compared,
-                by_head: dict[str, Tensor],
-                there: Mapping[str, Tensor] = there,
-                document: Tensor = document,
-            ) -> None:
-                together = torch.stack([*by_head.values()]).mean(0)
-                for head, values in {**by_head, MEAN: together}.items():
-                    given = there.get(head, next(iter(there.values()))) != IGNORED
-                    for name in distributions:
-                        whole: Key = ((key, name), head, "label_kl" if key[0] == WITHIN else "kl")
-                        self._keys[whole] = None
-                        means.add(whole, values, document, given)
-
-            for member, own in enumerate(each):
-                self.label_divergence(add, (WITHIN, member, member, None), own, there)
-            for source, target in self.directed:
-                add((ACROSS, source, target, None, None), _kl(each[source], each[target]))
-            for decoy in self.decoys if with_decoys else ():
-                own = self.of_decoy(decoy, chunk, some)
-                self.label_divergence(add, (WITHIN, decoy.member, decoy.member, decoy.name), own, there)
-                add((ACROSS, decoy.member, decoy.member, decoy.name, None), _kl(each[decoy.member], own))
-
-    def of_decoy(self, decoy: Decoy, chunk: Chunk, some: slice) -> dict[str, Answer]:
-        return answers(replace(self.functions, models=[decoy.model]).logits(0, chunk), some)
-
-    def label_divergence(
-        self, add: Any, key: tuple[Any, ...], own: Mapping[str, Answer], there: Mapping[str, Tensor]
-    ) -> None:
-        """As it is, −log p of the label, and in the paper's form; only where the labels are an algorithm's."""
-        if self.algorithmic:
-            add((*key, None), {head: one.fit(there[head])["loss"] for head, one in own.items()})
-            add((*key, PAPER), {head: smoothed_kl(one.log_p, there[head]) for head, one in own.items()})
-
-
-def _kl(source: Mapping[str, Answer], target: Mapping[str, Answer]) -> dict[str, Tensor]:
-    return {head: own.kl(target[head]) for head, own in source.items()}
-
-
-def smoothed_kl(
-    log_p: Float[Tensor, "n classes"], labels: Int[Tensor, "n"], smoothing: float = SMOOTHING
-) -> Float[Tensor, "n"]:
-    """KL(q ‖ p) with q = 1 − ε on the label and ε/(K − 1) on each of the other classes; ε = 1e-6 in the paper.
-
-    For an answer that is right and sure it is above 0 and grows with how sure it is: of a class that is given e⁻ˣ
-    it adds ε/(K − 1)·(x − log((K − 1)/ε)).
-    """
-    others = log_p.shape[-1] - 1
-    each = smoothing / others
-    own = log_p.gather(-1, labels.clamp(min=0)[:, None]).squeeze(-1)
-    rest = log_p.sum(-1) - own
-    entropy = (1 - smoothing) * torch.log1p(torch.tensor(-smoothing, dtype=log_p.dtype))
-    entropy = entropy + smoothing * torch.log(torch.tensor(each, dtype=log_p.dtype))
-    return entropy.to(log_p) - (1 - smoothing) * own - each * rest
-
-
-def auc(members: Sequence[float], decoys: Sequence[float], small: bool) -> float:
-    """The chance that a member drawn at random is on the better side of a decoy, a tie counting half."""
-    better = [((d > m) if small else (m > d)) + 0.5 * (m == d) for m in members for d in decoys]
-    return sum(better) / len(better)
-
-
-def separations(evidence: Evidence, rows: Sequence[Row]) -> Iterator[Row]:
-    """`auc` of every bar and scope, against all decoys and each kind; the interval leaves out one seed at a time."""
-    told = [row for row in rows if _is_bar(row)]
-    for bar, scope in dict.fromkeys((row.extra["bar"], row.extra["scope"]) for row in told):
-        own = [row for row in told if (row.extra["bar"], row.extra["scope"]) == (bar, scope)]
-        members = [row for row in own if "decoy" not in row.extra]
-        decoys = [row for row in own if "decoy" in row.extra]
-        for name in (ALL, *dict.fromkeys(row.extra["decoy"] for row in decoys)):
-            some = [row for row in decoys if name in (ALL, row.extra["decoy"])]
-            if not members or not some:
-                continue
-            value, low, high = _auc(members, some, bar in SMALL)
-            about = {"extra": {"bar": bar, "scope": scope, "decoy": name}, "low": low, "high": high}
-            counts = {"n_documents": own[0].n_documents, "n_tokens": own[0].n_tokens}
-            yield evidence.row(STUDY, None, "eval", "auc", value, **about, **counts)
-
-
-def _is_bar(row: Row) -> bool:
-    """The one number of a bar: of all heads and distributions, in the convention that has the bound."""
-    if row.extra["bar"] == "B":
-        return row.convention is None and (row.extra["head"], row.extra["distribution"]) == (MEAN, MIXTURE)
-    return (row.convention == PAPER) == (row.extra["bar"] == "P")
-
-
-def _auc(
-    members: Sequence[Row], decoys: Sequence[Row], small: bool
-) -> tuple[float, float | None, float | None]:
-    def of(left_out: int) -> float | None:
-        both = [
-            [row.value for row in rows if left_out not in (row.source, row.target)]
-            for rows in (members, decoys)
-        ]
-        return auc(both[0], both[1], small) if all(both) else None
-
-    value = of(-1)
-    assert value is not None
-    seeds = sorted({seed for row in members for seed in (row.source, row.target) if seed is not None})
-    rest = [found for seed in seeds if (found := of(seed)) is not None]
-    if len(seeds) < 3 or len(rest) < len(seeds):
-        return value, None, None
-    low, high = jackknife_interval(torch.tensor(value), torch.tensor(rest))
-    return value, max(0.0, float(low)), min(1.0, float(high))

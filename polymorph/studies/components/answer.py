@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from polymorph.alignment.multiplicity import LEVEL
+from polymorph.alignment.multiplicity import SIGNIFICANCE
 from polymorph.plotting.answer import Answer
 from polymorph.plotting.sae_panels import median
 from polymorph.plotting.sentences import (
@@ -19,7 +19,8 @@ from polymorph.plotting.sentences import (
 from polymorph.plotting.style import INK
 from polymorph.plotting.wording import DASH
 from polymorph.studies.components.figure import SERIES, Series, of_parts
-from polymorph.studies.components.rows import ABLATION, INTEGRATED, PARTS, PATCHING
+from polymorph.studies.components.members import ABLATION, INTEGRATED, PATCHING
+from polymorph.studies.components.rankings import PARTS
 from polymorph.studies.study import Tables
 
 STUDY = "components"
@@ -54,7 +55,7 @@ def answer(rows: pl.DataFrame, _: Tables) -> Answer:
     if of_parts(rows).is_empty():
         return nothing("No component was ablated, so which parts matter is not known.", BEARS)
     lines = [_line(rows, *about) for about in LABELS if about[0].of(rows).height] + _ranking(rows)
-    columns = ("what predicts the effects", "Pearson's r", "null", f"p < {LEVEL}")
+    columns = ("what predicts the effects", "Pearson's r", "null", f"p < {SIGNIFICANCE}")
     return Answer(joined([_across(rows), _within(rows)]), columns, shortened(lines), BEARS)
 
 
@@ -77,7 +78,7 @@ def _p(rows: pl.DataFrame, series: Series) -> pl.DataFrame:
 
 def _rejected(rows: pl.DataFrame, series: Series) -> str:
     p = _p(rows, series)
-    return f"{p.filter(pl.col('value') < LEVEL).height} of {p.height}" if p.height else DASH
+    return f"{p.filter(pl.col('value') < SIGNIFICANCE).height} of {p.height}" if p.height else DASH
 
 
 def _across(rows: pl.DataFrame) -> str:
@@ -100,8 +101,8 @@ def _across(rows: pl.DataFrame) -> str:
 def _evidence(p: pl.DataFrame, r: float | None, null: float | None) -> str:
     if p.is_empty():
         return "There is no p-value to hold it against."
-    below = p.filter(pl.col("value") < LEVEL).height
-    counts = f"p < {LEVEL} in {below or 'none'} of {p.height} pairs, not adjusted"
+    below = p.filter(pl.col("value") < SIGNIFICANCE).height
+    counts = f"p < {SIGNIFICANCE} in {below or 'none'} of {p.height} pairs, not adjusted"
     if not below or (r is not None and null is not None and null > r - ALIKE):
         return f"That is no evidence that heads correspond: {counts}."
     return f"{counts}."

@@ -15,7 +15,8 @@ from polymorph.plotting.captions import study_behind
 from polymorph.plotting.plate import Drawn, Missing, Plate, settle
 from polymorph.plotting.style import INK, NAMED_SEEDS, grid, seed_colours, style
 from polymorph.plotting.wording import listed, number, plain, spread
-from polymorph.studies.components.rows import ABLATION, BLOCK, INTEGRATED, PARTS, PATCHING, STREAM
+from polymorph.studies.components.members import ABLATION, INTEGRATED, PATCHING
+from polymorph.studies.components.rankings import BLOCK, PARTS, STREAM
 
 NAME, TITLE = "components", "What members lose without each component, and who says so"
 GREY, BLUE, RED = "#8c8c8c", "#0072b2", "#d55e00"

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
+from polymorph.alignment.accumulator import MomentAccumulator
 from polymorph.alignment.cycles import cycle_coherence, support_basis, triangles
 from polymorph.alignment.fit import orthogonal
 from polymorph.alignment.gaps import Scores
-from polymorph.alignment.moments import MomentAccumulator
 from polymorph.alignment.pairings import chunk_generator
 from polymorph.alignment.permutation import permuted_members
 from polymorph.alignment.synchronise import Frames, leave_one_out_r2, synchronise

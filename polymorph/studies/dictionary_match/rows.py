@@ -16,50 +16,19 @@ from torch import Tensor
 from polymorph.alignment.fit import orthogonal
 from polymorph.alignment.pairings import chunk_generator, deranged_documents
 from polymorph.evidence.evidence import Evidence
-from polymorph.evidence.rows import Role, Row
+from polymorph.evidence.rows import Row
 from polymorph.models.activations import Activations
 from polymorph.saes.firing import AT_ONCE, Correlation, fire
 from polymorph.saes.matching import assigned, carried, cosines, joint, nearest, random_directions
 from polymorph.saes.scores import placed
 from polymorph.saes.trained import TrainedSAE, Variant
+from polymorph.studies.dictionary_match.arrangements import ARRANGEMENTS, Comparison, Side, comparisons
 
 STUDY = "dictionary_match"
 DECODER, JOINT, ACTIVATIONS = "decoder", "joint", "activations"  # conventions: by what features are matched
 LIVE = "_live"  # of the cosines, appended: among features that fire on the eval tokens of their member
 DRAWS = 40  # of random directions: their least and greatest are about the ends of the 95 % range
 TOGETHER = 2**26  # float64 numbers of correlations held together: half a gigabyte
-
-
-@dataclass(frozen=True)
-class Arrangement:
-    """Which SAEs of two members are matched, and what that shows."""
-
-    name: str
-    source: Variant
-    target: Variant
-    role: Role
-    permuted: bool = False
-    """Whether the source reads another document's token at the same position; then only activations are matched."""
-
-    @property
-    def within(self) -> bool:
-        """Whether both are of one member."""
-        return self.target == "again"
-
-    @property
-    def mirrored(self) -> bool:
-        """Whether the other way round is the same comparison."""
-        return self.source == self.target
-
-
-ARRANGEMENTS = (
-    Arrangement("distinct", "distinct", "distinct", "estimate"),
-    Arrangement("shared", "shared", "shared", "estimate"),
-    Arrangement("again", "distinct", "again", "ceiling"),
-    Arrangement("unrelated", "unrelated", "unrelated", "control"),
-    Arrangement("shared_to_unrelated", "shared", "unrelated", "control"),
-    Arrangement("permuted", "distinct", "distinct", "control", permuted=True),
-)
 
 
 def study_rows(evidence: Evidence) -> Iterator[Row]:
@@ -85,64 +54,7 @@ def study_rows(evidence: Evidence) -> Iterator[Row]:
 def applies(evidence: Evidence) -> bool:
     """Only where there are two SAEs to compare."""
     families = evidence.dictionaries.families()
-    return any(_comparisons(evidence, site, family) for site in evidence.sites for family in families)
-
-
-Side = tuple[int, Variant]
-"""An SAE of a family: the place of its member in `ends`, and its variant."""
-
-
-@dataclass(frozen=True)
-class _Comparison:
-    arrangement: Arrangement
-    source: Side
-    target: Side
-    pair: int | None
-    """Its place among the pairs; None within one member."""
-    backward: bool = False
-
-    @property
-    def members(self) -> tuple[int, int]:
-        return self.source[0], self.target[0]
-
-    @property
-    def ways(self) -> tuple[bool, ...]:
-        """Forwards, and backwards (True) where that is not a comparison of its own."""
-        return (False, True) if self.arrangement.mirrored else (False,)
-
-
-def _comparisons(evidence: Evidence, site: str, family: str) -> list[_Comparison]:
-    """All whose SAEs are there, in the order of `ARRANGEMENTS`."""
-    there = _sides(evidence, site, family)
-    return [
-        one
-        for arrangement in ARRANGEMENTS
-        for one in _all_of(evidence, arrangement)
-        if {one.source, one.target} <= there
-    ]
-
-
-def _sides(evidence: Evidence, site: str, family: str) -> set[Side]:
-    variants = {variant for one in ARRANGEMENTS for variant in (one.source, one.target)}
-    return {
-        (place, variant)
-        for place, (seed, step) in enumerate(evidence.ends)
-        for variant in variants
-        if step in evidence.dictionaries.steps(seed, site, family, variant)
-    }
-
-
-def _all_of(evidence: Evidence, arrangement: Arrangement) -> Iterator[_Comparison]:
-    """Every comparison that the arrangement asks for."""
-    source, target = arrangement.source, arrangement.target
-    if arrangement.within:
-        for place in range(len(evidence.ends)):
-            yield _Comparison(arrangement, (place, source), (place, target), None)
-        return
-    for pair, (first, second) in enumerate(evidence.index):
-        yield _Comparison(arrangement, (first, source), (second, target), pair)
-        if not arrangement.mirrored:
-            yield _Comparison(arrangement, (second, source), (first, target), pair, backward=True)
+    return any(comparisons(evidence, site, family) for site in evidence.sites for family in families)
 
 
 @dataclass(frozen=True)
@@ -167,8 +79,8 @@ class _Family:
         yield from self.random()
 
     @cached_property
-    def comparisons(self) -> list[_Comparison]:
-        return _comparisons(self.evidence, self.site, self.family)
+    def comparisons(self) -> list[Comparison]:
+        return comparisons(self.evidence, self.site, self.family)
 
     @cached_property
     def saes(self) -> dict[Side, TrainedSAE]:
@@ -185,9 +97,9 @@ class _Family:
     def features(self, side: Side) -> int:
         return int(self.saes[side].sae.cfg.d_sae)
 
-    def groups(self) -> Iterator[list[_Comparison]]:
+    def groups(self) -> Iterator[list[Comparison]]:
         """Comparisons whose correlations are held together, at least one at a time."""
-        some: list[_Comparison] = []
+        some: list[Comparison] = []
         held = 0
         for one in self.comparisons:
             numbers = self.features(one.source) * self.features(one.target)
@@ -199,7 +111,7 @@ class _Family:
         if some:
             yield some
 
-    def correlations(self, some: Sequence[_Comparison]) -> list[Correlation]:
+    def correlations(self, some: Sequence[Comparison]) -> list[Correlation]:
         """Of every feature of the source's SAE on its tokens with every one of the target's: one pass."""
         sizes = {one: (self.features(one.source), self.features(one.target)) for one in some}
         sums = {one: Correlation(*sizes[one], device=self.R.device) for one in some}
@@ -213,7 +125,7 @@ class _Family:
         return list(sums.values())
 
     def update(
-        self, sums: Mapping[_Comparison, Correlation], chunk: Activations, left: Tensor, right: Tensor
+        self, sums: Mapping[Comparison, Correlation], chunk: Activations, left: Tensor, right: Tensor
     ) -> None:
         """Add the source's tokens `left` with the target's tokens `right`, a few at a time."""
         values = chunk.values[self.site]
@@ -228,7 +140,7 @@ class _Family:
             for one, own in sums.items():
                 own.update(source[one.source], target[one.target])
 
-    def compared(self, one: _Comparison, sums: Correlation) -> Iterator[Row]:
+    def compared(self, one: Comparison, sums: Correlation) -> Iterator[Row]:
         live = sums.live_x, sums.live_y
         if sums.n:
             yield from self.matched(one, sums.result()[live[0]][:, live[1]], ACTIVATIONS, n_tokens=sums.n)
@@ -240,7 +152,7 @@ class _Family:
             among = similarity[live[0]][:, live[1]]
             yield from self.matched(one, among, convention + LIVE, map=name, n_tokens=sums.n)
 
-    def similarities(self, one: _Comparison) -> Iterator[tuple[str, str, Tensor]]:
+    def similarities(self, one: Comparison) -> Iterator[tuple[str, str, Tensor]]:
         """(map, convention, cosines): as they are, and between members through R."""
         source, target = (_directions(self.saes[side]) for side in (one.source, one.target))
         maps = {"identity": torch.eye(self.R.shape[-1])}
@@ -252,7 +164,7 @@ class _Family:
             yield name, DECODER, cosines(moved[0], target[0])
             yield name, JOINT, cosines(joint(*moved), joint(*target))
 
-    def matched(self, one: _Comparison, similarity: Tensor, convention: str, **about: Any) -> Iterator[Row]:
+    def matched(self, one: Comparison, similarity: Tensor, convention: str, **about: Any) -> Iterator[Row]:
         """The four numbers; none where one side has no feature."""
         if similarity.numel() == 0:
             return
@@ -266,7 +178,7 @@ class _Family:
         yield self.row("match_hungarian", best.mean, label)
         yield self.row("match_hungarian_share", best.share, label)
 
-    def live(self, one: _Comparison, live: tuple[Tensor, Tensor], n: int) -> Iterator[Row]:
+    def live(self, one: Comparison, live: tuple[Tensor, Tensor], n: int) -> Iterator[Row]:
         for backward in one.ways:
             about = {**self.label(one, backward), "convention": ACTIVATIONS, "n_tokens": n}
             yield self.row("live_features", int(live[backward].sum()), about)
@@ -289,7 +201,7 @@ class _Family:
         for convention in (DECODER, JOINT):
             yield self.row(metric, float(drawn.mean()), {**about, "convention": convention})
 
-    def label(self, one: _Comparison, backward: bool = False) -> dict[str, Any]:
+    def label(self, one: Comparison, backward: bool = False) -> dict[str, Any]:
         source, target = one.members[::-1] if backward else one.members
         columns: dict[str, Any] = {
             "role": one.arrangement.role,

@@ -13,7 +13,7 @@ from polymorph.plotting.sae_panels import lane, median
 from polymorph.plotting.strips import Strip
 from polymorph.plotting.style import CEILING, CONTROL_COLOURS, grid, style
 from polymorph.plotting.wording import between, listed, number, plain
-from polymorph.studies.equivalence.rows import CHANCE, CONSTANT, EARLY, UNTRAINED
+from polymorph.studies.equivalence.answers import CHANCE, CONSTANT, EARLY, UNTRAINED
 
 NAME, TITLE = "equivalence", "Answers of the members beside one another"
 RELATIVE, AGREEMENT = "relative_kl", "agreement"

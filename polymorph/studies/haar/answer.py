@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from polymorph.alignment.multiplicity import LEVEL
+from polymorph.alignment.multiplicity import SIGNIFICANCE
 from polymorph.evidence.rows import sites_in_order
 from polymorph.plotting.answer import Answer
 from polymorph.plotting.sentences import at, joined, nothing, of_sites, shortened, together, told
@@ -63,7 +63,7 @@ def _determined(here: pl.DataFrame) -> str:
 
 def _line(here: pl.DataFrame, site: str, p: float | None) -> tuple[str, ...]:
     paper = here.filter(metric="paper_ks_p")["value"]
-    verdict = "refused" if p is None else "departs" if p < LEVEL else "not distinguished"
+    verdict = "refused" if p is None else "departs" if p < SIGNIFICANCE else "not distinguished"
     return (site, _determined(here), told(p), verdict, told(float(paper[0])) if len(paper) else DASH)
 
 
@@ -81,7 +81,7 @@ def _refused(rows: pl.DataFrame, refused: list[str], sites: list[str]) -> str:
 def _tested(p: dict[str, float]) -> str:
     if not p:
         return ""
-    departing = [site for site, value in p.items() if value < LEVEL]
+    departing = [site for site, value in p.items() if value < SIGNIFICANCE]
     other = [site for site in p if site not in departing]
     told_of = [f"R departs from a uniformly random rotation {_with_p(departing, p)}"] if departing else []
     if other:
@@ -97,7 +97,7 @@ def _unrelated(p: dict[str, float], tables: Tables) -> str:
     """Where nothing shows that there is anything for R to relate."""
     pairing = table_of(tables, "pairing").filter(pl.col("source").is_null(), metric="p_value")
     beyond = dict(pairing.select("site", "value").iter_rows())
-    sites = [site for site in p if site in beyond and beyond[site] >= LEVEL]
+    sites = [site for site in p if site in beyond and beyond[site] >= SIGNIFICANCE]
     return (
         f"It says nothing {at(sites)}, where the members are not shown to be related at all." if sites else ""
     )

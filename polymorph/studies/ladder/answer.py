@@ -21,7 +21,7 @@ from polymorph.plotting.sentences import (
 )
 from polymorph.plotting.table_rows import at_site, measured, scores
 from polymorph.studies.study import Tables
-from polymorph.verdicts.site import GAP
+from polymorph.verdicts.bounds import GAP
 
 STUDY = "ladder"
 BEARS = (

@@ -20,7 +20,7 @@ NAME, TITLE = "frobenius_trajectory", "Distance of the fitted orthogonal matrix 
 METRIC, SCALE = "frobenius_from_identity", "frobenius_haar_scale"
 
 
-def plate(ladder: pl.DataFrame, _last: pl.DataFrame) -> Drawn:
+def plate(ladder: pl.DataFrame, _last: pl.DataFrame | None = None) -> Drawn:
     """Lines over the steps at which pairs were compared; `Missing` with fewer than two."""
     rows = in_step(ladder)
     reason = no_trajectory(measured(rows, METRIC))

@@ -55,7 +55,7 @@ SERIES = (
 )
 
 
-def plate(ladder: pl.DataFrame, _last: pl.DataFrame) -> Drawn:
+def plate(ladder: pl.DataFrame, _last: pl.DataFrame | None = None) -> Drawn:
     """Lines over the steps at which pairs were compared; `Missing` with fewer than two."""
     rows = in_step(ladder)
     reason = no_trajectory(rows.filter((pl.col("role") == "estimate") & (pl.col("metric") == "r2")))

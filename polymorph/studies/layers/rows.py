@@ -9,8 +9,10 @@ from typing import Any
 
 import torch
 
-from polymorph.alignment.fit import FITS, r2_from_moments
-from polymorph.alignment.moments import MomentAccumulator, PairMoments
+from polymorph.alignment.accumulator import MomentAccumulator
+from polymorph.alignment.families import FITS
+from polymorph.alignment.fit import r2_from_moments
+from polymorph.alignment.moments import PairMoments
 from polymorph.evidence.evidence import Evidence
 from polymorph.evidence.rows import Row
 

@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from polymorph.evidence.evidence import Evidence
+from polymorph.evidence.function_scores import SUM
 from polymorph.evidence.rows import Row
 from polymorph.models.activations import Predicting, Predictions
 from polymorph.saes.scores import bounded, with_and_without

@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from polymorph.alignment.multiplicity import LEVEL
+from polymorph.alignment.multiplicity import SIGNIFICANCE
 from polymorph.plotting.answer import Answer
 from polymorph.plotting.sentences import (
     across,
@@ -23,7 +23,7 @@ BEARS = (
     "It can show that members have something to do with one another beyond what the position in a "
     "document explains. It says nothing of how: neither that a rotation relates them, nor how well.",
     "p is one-sided, for all members together, and here not adjusted for the number of sites (verdicts "
-    f"adjust it); below {LEVEL} counts as shown. Its least value is set by the number of permutations.",
+    f"adjust it); below {SIGNIFICANCE} counts as shown. Its least value is set by the number of permutations.",
     "n is the number of seeds, not of pairs: pairs share seeds.",
 )
 
@@ -47,7 +47,7 @@ def answer(rows: pl.DataFrame, _: Tables) -> Answer:
 def _verdict(p: dict[str, float]) -> str:
     if not p:
         return "There is no p-value for all members together."
-    shown = [site for site, value in p.items() if value < LEVEL]
+    shown = [site for site, value in p.items() if value < SIGNIFICANCE]
     if not shown:
         least = told(min(p.values()))
         return f"Not shown at any site: permuted documents reach what the members have in common, p at least {least}."

@@ -11,5 +11,5 @@ STUDY = Study(
     needs=frozenset(["SAEs"]),
     lacking="an SAE of a member at its checkpoint (python train.py stage=sae)",
     scope="pairs",
-    figures=("figure", "splicing"),
+    figures=("figure", "sae_splicing"),
 )

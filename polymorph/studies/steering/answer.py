@@ -2,6 +2,7 @@
 
 import polars as pl
 
+from polymorph.alignment.families import in_ladder_order
 from polymorph.plotting.answer import Answer
 from polymorph.plotting.sentences import (
     SHARED,
@@ -14,7 +15,6 @@ from polymorph.plotting.sentences import (
     shortened,
     together,
 )
-from polymorph.plotting.style import in_ladder_order
 from polymorph.plotting.wording import counted
 from polymorph.steering.regimes import REGIMES, WORKS
 from polymorph.studies.steering.bench import NAMED, SYSTEMATIC

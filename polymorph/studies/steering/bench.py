@@ -7,7 +7,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from polymorph.alignment.fit import FITS
+from polymorph.alignment.families import FITS
 from polymorph.alignment.pairings import chunk_generator
 from polymorph.alignment.regression import affine_cv
 from polymorph.alignment.support import filled

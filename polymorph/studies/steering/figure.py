@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from polymorph.plotting.captions import study_behind
+from polymorph.alignment.families import in_ladder_order
 from polymorph.plotting.plate import Drawn, Missing, Plate, settle
 from polymorph.plotting.strips import Strip
 from polymorph.plotting.style import (
@@ -18,18 +18,26 @@ from polymorph.plotting.style import (
     INK,
     control_name,
     grid,
-    in_ladder_order,
     map_colour,
     style,
 )
-from polymorph.plotting.wording import counted, listed, number, percent, plain
+from polymorph.plotting.wording import plain
 from polymorph.steering.regimes import CLEAN, REGIMES
+from polymorph.studies.steering.caption import (
+    ACROSS,
+    GREATEST,
+    LEAST,
+    MOST,
+    caption,
+    contrast_count,
+    contrast_names,
+    shown_rows,
+    systematic_rows,
+)
 
 NAME, TITLE = "steering", "Steering vectors on other members"
 SHUFFLED = "tokens_permuted"
 NULL = "#d9d9d9"
-MOST, ACROSS = 6, 3  # contrasts that are drawn, and panels beside each other
-LEAST, GREATEST = -1.0, 2.5  # efficiencies beyond are counted and not drawn
 REGIME_COLOURS = {
     "clean": "#009e73",
     "partial": "#8fd0b8",
@@ -44,13 +52,13 @@ def plate(rows: pl.DataFrame, ladder: pl.DataFrame) -> Drawn:
     """From the rows; `ladder` lends the counts of the fit split."""
     if rows.filter(metric="regime").is_empty():
         return Missing(NAME, TITLE, "No vector of one member was added to another's residual stream.")
-    return Plate(NAME, TITLE, _caption(rows, ladder), draw(rows))
+    return Plate(NAME, TITLE, caption(rows, ladder), draw(rows))
 
 
 def draw(rows: pl.DataFrame) -> Figure:
     """A column for each contrast with a name: doses above, efficiencies below; then the systematic directions."""
-    contrasts = _contrasts(rows)[:MOST]
-    many = not _systematic(rows).is_empty()
+    contrasts = contrast_names(rows)[:MOST]
+    many = not systematic_rows(rows).is_empty()
     blocks = -(-len(contrasts) // ACROSS)
     columns = max(1, min(len(contrasts), ACROSS)) if contrasts else 1
     columns = 2 if many and columns == 1 else columns
@@ -73,14 +81,6 @@ def draw(rows: pl.DataFrame) -> Figure:
             cells[0][0].set_ylabel("change of log-odds", fontsize=9)
         figure.legend(handles=_handles(rows), loc="outside upper left", ncols=4, fontsize=8.5)
         return settle(figure)
-
-
-def _contrasts(rows: pl.DataFrame) -> list[str]:
-    return sorted(rows.filter(group="named")["contrast"].drop_nulls().unique().to_list())
-
-
-def _systematic(rows: pl.DataFrame) -> pl.DataFrame:
-    return rows.filter(group="systematic", metric="regime")
 
 
 def _doses(axes: Axes, rows: pl.DataFrame, contrast: str) -> None:
@@ -112,7 +112,7 @@ def _doses(axes: Axes, rows: pl.DataFrame, contrast: str) -> None:
 def _efficiencies(axes: Axes, rows: pl.DataFrame, contrast: str, named: bool) -> None:
     """Transfer efficiency at the dose that is tested, a row a map; the regimes of its pairs beside it."""
     regimes = rows.filter(group="named", contrast=contrast, metric="regime")
-    found = _shown(rows).filter(group="named", contrast=contrast)
+    found = shown_rows(rows).filter(group="named", contrast=contrast)
     lines = _lines(rows)
     axes.axvspan(*CLEAN, color=REGIME_COLOURS["clean"], alpha=0.13, linewidth=0)
     axes.axvline(0, color="#9a9a9a", linewidth=0.9, zorder=0.9)
@@ -175,7 +175,7 @@ def _many(cells: Sequence[Axes], rows: pl.DataFrame) -> None:
     for axes, (name, predictor, label) in zip(cells[-2:], wanted, strict=True):
         about = rows.filter(group="systematic")
         keys = ["source", "target", "contrast"]
-        found = _shown(about).filter(map=name).select(*keys, "value")
+        found = shown_rows(about).filter(map=name).select(*keys, "value")
         x = about.filter(metric=predictor).select(*keys, at="value")
         regimes = about.filter(metric="regime", map=name).select(*keys, "regime")
         both = found.join(x, on=keys).join(regimes, on=keys).sort(keys)
@@ -187,7 +187,7 @@ def _many(cells: Sequence[Axes], rows: pl.DataFrame) -> None:
         axes.axhline(0, color="#9a9a9a", linewidth=0.9, zorder=0.9)
         axes.set_ylim(LEAST - 0.12, GREATEST + 0.12)
         axes.set_xlabel(label, fontsize=9)
-        axes.set_title(f"{_count(rows)} directions: {name}")
+        axes.set_title(f"{contrast_count(rows)} directions: {name}")
     cells[-2].set_ylabel("transfer efficiency", fontsize=9)
     for axes in cells[:-2]:
         _regime_bars(axes, rows)
@@ -195,7 +195,7 @@ def _many(cells: Sequence[Axes], rows: pl.DataFrame) -> None:
 
 def _regime_bars(axes: Axes, rows: pl.DataFrame) -> None:
     """Shares of the regimes of the systematic directions, a bar a map."""
-    regimes = _systematic(rows)
+    regimes = systematic_rows(rows)
     maps = in_ladder_order(regimes["map"].unique().to_list())
     for place, name in enumerate(maps):
         start, own = 0.0, regimes.filter(map=name)
@@ -227,86 +227,3 @@ def _handles(rows: pl.DataFrame) -> list[Line2D | Patch]:
         Patch(facecolor=REGIME_COLOURS[one], edgecolor=INK, linewidth=0.3, label=one) for one in REGIMES
     ]
     return [*lines, null, *patches]
-
-
-def _count(rows: pl.DataFrame) -> int:
-    return _systematic(rows)["contrast"].n_unique()
-
-
-def _caption(rows: pl.DataFrame, ladder: pl.DataFrame) -> str:
-    contrasts = _contrasts(rows)
-    sites = rows["site"].unique().sort().to_list()
-    return " ".join(
-        [
-            f"A vector, the difference of two means on fit documents at {listed(sites)}, is added at every token of "
-            "eval documents; the log-odds of its target should rise where its conditions hold. Thin lines are pairs "
-            "(own vectors: members), thick ones medians; the grey bar is the mean and two standard deviations of "
-            "random directions of the same norm, at the dose that is tested.",
-            "Below, transfer efficiency: the effect of another member's vector over that of the own; a direction is "
-            f"carried by the weight of a map alone; green is {CLEAN[0]:g} to {CLEAN[1]:g}. Beside it the shares of "
-            "regimes, each decided by tests under Holm's correction: clean does what the own vector does; partial "
-            "less, or more, but above random directions; overdriven costs more KL and achieves no more; inverted "
-            "lowers the log-odds; none is like a random direction; undetermined where the own vector does not work.",
-            *_medians(rows, contrasts),
-            *_foretold(rows),
-            f"Data: {_behind(rows, ladder)}",
-            "Whiskers are 95 % intervals, by bootstrap over eval documents with vectors and maps held fixed: they hold "
-            "no uncertainty between seeds, and pairs share seeds.",
-            *_left_out(rows, contrasts),
-        ]
-    )
-
-
-def _medians(rows: pl.DataFrame, contrasts: Sequence[str]) -> list[str]:
-    told = []
-    for contrast in contrasts[:MOST]:
-        found = _shown(rows).filter(group="named", contrast=contrast, role="estimate")
-        each = [
-            f"{name} {number(float(own.median()), 2)}"  # type: ignore[arg-type]
-            for name in in_ladder_order(found["map"].drop_nulls().to_list())
-            if not (own := found.filter(map=name)["value"]).is_empty()
-        ]
-        if each:
-            told.append(f"{plain(contrast)} {', '.join(each)}")
-    silent = [plain(one) for one in contrasts if _shown(rows).filter(group="named", contrast=one).is_empty()]
-    none = [f"No member's own vector of {listed(silent)} is shown to work."] if silent else []
-    return [*([f"Median efficiencies: {'; '.join(told)}."] if told else []), *none]
-
-
-def _foretold(rows: pl.DataFrame) -> list[str]:
-    if _systematic(rows).is_empty():
-        return []
-    told = []
-    for row in rows.filter(metric="spearman", role="estimate").sort("map", "predictor").iter_rows(named=True):
-        interval = f"[{number(row['low'], 2)}, {number(row['high'], 2)}]"
-        told.append(
-            f"{row['predictor'].replace('_', ' ')}, {row['map']}: {number(row['value'], 2)} {interval}"
-        )
-    shares = [
-        f"{percent(row['value'])} ({row['map']})"
-        for row in rows.filter(metric="share_working").sort("map").iter_rows(named=True)
-    ]
-    start = f"Last row: {counted(_count(rows), 'direction')} made by rule, all with one norm"
-    works = f", of which {' and '.join(shares)} carry over where the own works" if shares else ""
-    ranks = f" Rank correlation with the efficiency: {'; '.join(told)}." if told else ""
-    return [f"{start}{works}.{ranks}"]
-
-
-def _shown(rows: pl.DataFrame) -> pl.DataFrame:
-    """Efficiencies at the dose that is tested, on members whose own vector is shown to work: others mean nothing."""
-    keys = ["source", "target", "contrast", "group", "map", "control", "dose"]
-    called = rows.filter(pl.col("regime") != "undetermined", metric="regime").select(keys)
-    return rows.filter(metric="transfer_efficiency").join(called, on=keys, how="semi", nulls_equal=True)
-
-
-def _left_out(rows: pl.DataFrame, contrasts: Sequence[str]) -> list[str]:
-    found = _shown(rows)
-    beyond = found.filter(~pl.col("value").is_between(LEAST, GREATEST)).height
-    told = [f"{counted(beyond, 'dot')} beyond {number(LEAST, 0)} to {GREATEST:g}"] if beyond else []
-    told += [f"{counted(len(contrasts) - MOST, 'contrast')}"] if len(contrasts) > MOST else []
-    return [f"Not drawn, or drawn at the edge: {' and '.join(told)}."] if told else []
-
-
-def _behind(rows: pl.DataFrame, ladder: pl.DataFrame) -> str:
-    named = rows.filter(group="named")
-    return study_behind(rows if named.is_empty() else named, ladder, ("fit", "eval"))

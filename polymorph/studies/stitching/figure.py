@@ -14,7 +14,8 @@ from polymorph.plotting.style import CEILING, site_rows, style
 from polymorph.plotting.table_rows import at_site
 from polymorph.plotting.wording import counted, number, plain
 from polymorph.studies.sae_transfer.figure import Series, through, unpaired
-from polymorph.studies.stitching.rows import CONSTANT, DOCUMENTS
+from polymorph.studies.stitching.rows import DOCUMENTS
+from polymorph.studies.stitching.runs import CONSTANT
 
 NAME, TITLE = "stitching", "Members stitched together: what it costs"
 LOSS, RECOVERED = "delta_loss_target", "loss_recovered"

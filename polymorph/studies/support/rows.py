@@ -23,7 +23,7 @@ from polymorph.alignment.support import (
     trace_on_support,
 )
 from polymorph.evidence.evidence import Evidence
-from polymorph.evidence.rows import Row
+from polymorph.evidence.rows import ON_SUPPORT, Row
 
 STUDY = "support"
 PER_COMPONENT = "per_component"  # a convention, as ON_SUPPORT: of which part of the target

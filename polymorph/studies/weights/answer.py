@@ -16,7 +16,7 @@ from polymorph.plotting.sentences import (
 )
 from polymorph.studies.study import Tables
 from polymorph.studies.weights.figure import MAX, MEAN
-from polymorph.studies.weights.rows import COPY, GAUGE, IDENTITY, OWN_ROTATIONS, STREAM, UNTRAINED
+from polymorph.studies.weights.search import COPY, GAUGE, IDENTITY, OWN_ROTATIONS, STREAM, UNTRAINED
 
 STUDY = "weights"
 BEARS = (
