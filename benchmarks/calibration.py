@@ -34,7 +34,7 @@ from polymorph.evidence.planted import SITE, Planted
 from polymorph.evidence.planted_config import PlantedConfig
 from polymorph.models.activations import Activations
 from polymorph.studies.claims import claims_of
-from polymorph.studies.registry import study_tables
+from polymorph.studies.tables import study_tables
 from polymorph.verdicts.error_rate import RATES
 
 STUDIES = ("pairing", "ladder", "support", "haar")
