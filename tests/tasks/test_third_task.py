@@ -13,29 +13,12 @@ from polymorph.tasks.registry import TASKS, task_of
 
 ROOT = Path(__file__).parents[2]
 COUNTING = Path(__file__).parent / "counting"
-TINY = [
-    "task=counting",
-    "model=gpt_neox",
-    "model.n_layers=1",
-    "model.d_model=8",
-    "model.n_heads=2",
-    "model.d_mlp=16",
-    "model.n_ctx=12",
-    "model.rotary_pct=1.0",
-    "trainer.max_steps=4",
-    "trainer.batch_size=4",
-    "trainer.threads=1",
-    "trainer.accelerator=cpu",
-    "trainer.eval_every=2",
-    "trainer.eval_sequences=4",
-    "checkpoints.every=2",
-    "checkpoints.powers_until=0",
-    "probe.fit=16",
-    "probe.eval=16",
-    "logger=none",
-    "cohort.name=numbers",
-    "seed=[0,1]",
-]
+TINY = (
+    "task=counting model=gpt_neox model.n_layers=1 model.d_model=8 model.n_heads=2 model.d_mlp=16 model.n_ctx=12 "
+    "model.rotary_pct=1.0 trainer.max_steps=4 trainer.batch_size=4 trainer.threads=1 trainer.accelerator=cpu "
+    "trainer.eval_every=2 trainer.eval_sequences=4 checkpoints.every=2 checkpoints.powers_until=0 "
+    "probe.fit=16 probe.eval=16 logger=none cohort.name=numbers seed=[0,1]"
+)
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +51,7 @@ def test_help_names_the_task_with_its_options(project):
 
 @pytest.mark.slow
 def test_members_learn_it_and_their_cohort_opens_where_the_task_is_and_only_there(project):
-    run(project, "train.py", *TINY)
+    run(project, "train.py", *TINY.split())
     opening = (
         "from polymorph.store import Cohort; from polymorph.tasks.registry import task_of; "
         "cohort = Cohort.open('cohorts/numbers'); "
