@@ -1,7 +1,7 @@
 """The families of maps: one table, from which the ladder, the figures, the dashboards and the documents take theirs."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from polymorph.alignment.fit import identity, orthogonal, rotation, shift, signed_permutation, similarity
@@ -93,7 +93,7 @@ def fit_ladder(blocks: PairMoments) -> dict[str, Map]:
     """
     moments = blocks.total()
     found = {
-        family.name: family.fit(moments)
+        family.name: replace(family.fit(moments), name=family.name)
         for family in ladder()
         if family.fit is not None and family.name not in CROSS_VALIDATED
     }

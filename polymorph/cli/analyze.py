@@ -23,7 +23,6 @@ from polymorph.pipeline.porting import PortRequest, port
 from polymorph.progress import on_terminal
 from polymorph.report.bundle import CLAIMS, PAGE
 from polymorph.report.page import left_out
-from polymorph.steering.request import Steering
 from polymorph.store import Results, check_writable
 from polymorph.store.search import find_cohort
 from polymorph.studies.registry import STUDIES
@@ -52,8 +51,7 @@ def prepare(config: AnalyzeConfig) -> Analysis | PlantedAnalysis:
         studies=_studies(config.study),
         scheme=config.pairs,
         memory_gib=config.memory_gib,
-        steering=Steering.of(config.contrasts, config.steering),
-        components=_components(config.components),
+        options=config.options,
         provenance=provenance,
         progress=on_terminal(),
     )
@@ -62,10 +60,11 @@ def prepare(config: AnalyzeConfig) -> Analysis | PlantedAnalysis:
 def _planted(config: AnalyzeConfig, provenance: Mapping[str, str]) -> PlantedAnalysis:
     if config.seeds != "all" or config.step != "all":
         raise RequestError(f"cohort={config.cohort}: a planted cohort has planted.members, not seeds or step")
-    if Steering.of(config.contrasts, config.steering) != Steering() or config.components != "all":
-        raise RequestError(
-            f"cohort={config.cohort}: a planted cohort computes nothing that could be steered or ablated"
-        )
+    for name, options in config.options.items():
+        if not STUDIES[name].is_of("planted") and options != type(options)():
+            raise RequestError(
+                f"cohort={config.cohort}: a planted cohort has no study {name}, of which something is asked"
+            )
     try:
         planted = Planted(config.cohort.removeprefix(_PLANTED), config.planted)
     except ValueError as error:
@@ -221,14 +220,6 @@ def _port(config: AnalyzeConfig) -> int:
     )
     print(f"ported: {ported.folder}")
     return DONE
-
-
-def _components(asked: Any) -> list[str] | None:
-    if asked == "all":
-        return None
-    if not isinstance(asked, list | tuple) or not asked or not all(isinstance(name, str) for name in asked):
-        raise RequestError(f"components={asked!r}: all, or a list of names such as [L0H1,L1MLP]")
-    return list(dict.fromkeys(asked))
 
 
 def _seeds(seeds: Any) -> list[int]:

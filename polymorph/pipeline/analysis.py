@@ -9,23 +9,21 @@ from typing import Any, Literal
 import polars as pl
 import torch
 
-from polymorph.checks import nearest
-from polymorph.components.ablation import component_names
 from polymorph.errors import RequestError
 from polymorph.evidence.evidence import Evidence, check_size
 from polymorph.evidence.pairs import End, PairLabel, pairs_of
 from polymorph.evidence.rows import Row, table
-from polymorph.models.functions import Functions
 from polymorph.pipeline.comparison import Comparison
 from polymorph.plotting.table_rows import at_last_steps
 from polymorph.progress import SILENT, Progress
 from polymorph.report.bundle import bundle
 from polymorph.report.data import MemberSummary, ReportData
 from polymorph.saes.stored import StoredDictionaries
-from polymorph.steering.request import Steering
 from polymorph.store import Cohort, CorruptError, Member, digest
 from polymorph.studies.claims import claims_of
-from polymorph.studies.registry import STUDIES, study_tables
+from polymorph.studies.registry import STUDIES
+from polymorph.studies.study import Options
+from polymorph.studies.tables import study_tables
 
 
 @dataclass
@@ -42,10 +40,8 @@ class Analysis:
     """Which pairs are compared: see `studies.pairs.SCHEMES`."""
     memory_gib: float = 8.0
     """For the moments of the pairs at the last step, which are held together."""
-    steering: Steering = field(default_factory=Steering)
-    """By what members are steered, beside what is built in."""
-    components: Sequence[str] | None = None
-    """Which components' effects are told; None for all."""
+    options: Mapping[str, Options] = field(default_factory=dict)
+    """By study, what is asked of it."""
     provenance: Mapping[str, str] = field(default_factory=dict)
     progress: Progress = SILENT
     left_out: list[tuple[str, str]] = field(default_factory=list)
@@ -56,8 +52,7 @@ class Analysis:
         self.members = self._members()
         self.pairs = self._pairs()
         self._check_size()
-        self._check_steering()
-        self._check_components()
+        self._check_options()
 
     @property
     def name(self) -> str:
@@ -82,13 +77,11 @@ class Analysis:
         pairs = {f"{pair}": self.comparison.key(pair) for pair in self.pairs}
         logs = {m.name: [digest(_evaluations(m)), _state(m)] for m in self.cohort.members()}
         choice = {
-            "studies": list(self.studies),
+            "studies": [STUDIES[name].identity(self.options.get(name)) for name in self.studies],
             "pairs": self.scheme,
             "left out": self.left_out,
             "provenance": dict(self.provenance),
             "saes": self._saes(),
-            "steering": self.steering.identity(),
-            "components": None if self.components is None else list(self.components),
         }
         return digest({"pairs": pairs, "logs": logs, "version": rows_version(*self.studies), **choice})
 
@@ -167,21 +160,11 @@ class Analysis:
         ends = self._last_ends()
         check_size(len(ends), len(pairs_of(ends, self.scheme)), self.d, self.memory_gib)
 
-    def _check_steering(self) -> None:
-        """`RequestError` for a site or a contrast that the members or their task do not have."""
-        comparison = self.comparison
-        asked = Functions([], comparison.sites, comparison.task, comparison.probe, self.device)
-        self.steering.check(asked)
-
-    def _check_components(self) -> None:
-        """`RequestError` for a component that the members do not have, with those that they have."""
-        if self.components is None or not (ends := self._last_ends()):
-            return
-        evidence = self.comparison.evidence(ends[:1], [])
-        there = component_names(evidence.functions(ends[:1]), 0) if evidence.functions is not None else []
-        for name in self.components:
-            if name not in there:
-                raise RequestError(f"components={name}{nearest(name, there)}: one of {', '.join(there)}")
+    def _check_options(self) -> None:
+        """`RequestError` for what these members cannot be asked; a checkpoint is read where options need one."""
+        evidence = replace(self.comparison.evidence([], []), ends=self._last_ends()[:1])
+        for options in self.options.values():
+            options.check(evidence)
 
     def _evidence(self) -> Evidence | None:
         """The pairs at the last step whose checkpoints can be read; None without any."""
@@ -191,7 +174,7 @@ class Analysis:
 
     def _with_requests(self, ends: Sequence[End], pairs: Sequence[PairLabel]) -> Evidence:
         evidence = self.comparison.evidence(ends, pairs)
-        return replace(evidence, steering=self.steering, components=self.components)
+        return replace(evidence, options={name: own.request() for name, own in self.options.items()})
 
     def _leave_out_unreadable(self) -> None:
         readable = []
@@ -248,8 +231,6 @@ class Analysis:
             headline=self.comparison.task.headline,
             notes=self._notes(),
             left_out=self.left_out,
-            ladder=tables["ladder"],
-            angles=tables.get("angles", table([], STUDIES["angles"].columns)),
             history=_history(self.members),
             provenance={
                 **self.provenance,

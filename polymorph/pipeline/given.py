@@ -22,7 +22,8 @@ from polymorph.evidence.evidence import Evidence
 from polymorph.evidence.pairs import pairs_of
 from polymorph.models.activations import SPLITS, Activations, Split
 from polymorph.studies.claims import claims_of
-from polymorph.studies.registry import STUDIES, study_tables
+from polymorph.studies.registry import STUDIES
+from polymorph.studies.tables import study_tables
 from polymorph.verdicts.claim import Claim
 
 OF_GIVEN = tuple(name for name, study in STUDIES.items() if study.is_of("given"))

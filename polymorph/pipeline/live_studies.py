@@ -68,7 +68,9 @@ def _pairing(comparison: Comparison, pairs: Sequence[PairLabel]) -> Made:
 def _steering(comparison: Comparison, pairs: Sequence[PairLabel]) -> Made:
     def made(pair: PairLabel) -> list[Row]:
         evidence = replace(comparison.evidence(pair.ends, [pair]), histories=())
-        return list(steering_rows(replace(evidence, steering=Steering(doses=(DOSE,), brief=True))))
+        return list(
+            steering_rows(replace(evidence, options={"steering": Steering(doses=(DOSE,), brief=True)}))
+        )
 
     return made
 

@@ -10,13 +10,14 @@ from polymorph.errors import RequestError, RunError
 from polymorph.evidence.evidence import check_size, planted_evidence
 from polymorph.evidence.pairs import PairLabel, pairs_of
 from polymorph.evidence.planted import Planted
-from polymorph.evidence.rows import Row, table
+from polymorph.evidence.rows import Row
 from polymorph.pipeline.rows_version import rows_version
 from polymorph.report.bundle import bundle
 from polymorph.report.data import MemberSummary, ReportData
 from polymorph.store import digest
 from polymorph.studies.claims import claims_of
-from polymorph.studies.registry import STUDIES, study_tables
+from polymorph.studies.registry import STUDIES
+from polymorph.studies.tables import study_tables
 
 FOREIGN = tuple(f"study {name}" for name, study in STUDIES.items() if not study.is_of("planted"))
 """What a planted cohort cannot have: it was not trained, has one site, and is activations without a model."""
@@ -73,12 +74,11 @@ class PlantedAnalysis:
             architecture={},
             members=[MemberSummary(seed, "planted", None) for seed, _ in self.evidence.ends],
             left_out=self.left_out,
-            ladder=tables.get("ladder", table([], STUDIES["ladder"].columns)),
-            angles=tables.get("angles", pl.DataFrame()),
             history=pl.DataFrame(),
             provenance={**self.provenance, "table files": ", ".join(f"{name}.parquet" for name in tables)},
             tables=tables,
             claims=claims_of(tables),
         )
-        rows = [Row.from_dict(row) for row in report.ladder.iter_rows(named=True)]
+        ladder = tables.get("ladder", pl.DataFrame())
+        rows = [Row.from_dict(row) for row in ladder.iter_rows(named=True)]
         return bundle(report, self.studies), report, rows, len(self.pairs)

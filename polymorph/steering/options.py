@@ -1,4 +1,4 @@
-"""Where and how strongly a request steers members."""
+"""Where and how strongly members are steered, as it is written in a configuration."""
 
 from dataclasses import dataclass, field
 

@@ -14,7 +14,7 @@ from polymorph.evidence.pairs import pairs_of
 from polymorph.evidence.planted import SITE, Planted
 from polymorph.evidence.planted_config import PlantedConfig
 from polymorph.studies.claims import claims_of
-from polymorph.studies.registry import study_tables
+from polymorph.studies.tables import study_tables
 from polymorph.verdicts.claim import Claim
 
 DECIDING = ("ladder", "support", "pairing", "haar")

@@ -1,30 +1,14 @@
-"""One planted report for all tests of the room, and the same with every study; both are made once."""
+"""The figures of the planted report, which are drawn once."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import pytest
-import torch
-from planted_report import of_all, report, with_studies
+from planted_report import of_all
 
 from polymorph.plotting.plate import Drawn
 from polymorph.report.data import ReportData
 from polymorph.report.figure_files import figure_files
 from polymorph.report.figures import draw_all
-
-
-@pytest.fixture(scope="session")
-def planted() -> Iterator[ReportData]:
-    """Three seeds at three steps; small matrices are faster, by far, on one thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield report()
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="session")
-def studied(planted: ReportData) -> ReportData:
-    """The same members with the tables of all studies and their claims."""
-    return with_studies(planted)
 
 
 @pytest.fixture(scope="session")

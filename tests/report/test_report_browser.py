@@ -14,6 +14,7 @@ import polars as pl
 import pytest
 from browser import DESKTOP, PHONE, Tab, opened, started
 from PIL import Image
+from planted_report import with_tables
 
 from polymorph.evidence.rows import sites_in_order, table
 from polymorph.report.compact import as_address, compact
@@ -42,7 +43,7 @@ def with_all_sections(report: ReportData) -> ReportData:
     tables = {name: table([], study.columns) for name, study in STUDIES.items()}
     verdicts = zip(sites_in_order(report.ladder), ("rotation", "affine", "undetermined"), strict=True)
     claims = [made for site, verdict in verdicts for made in claims_at(site, verdict)]
-    return replace(report, tables=tables | {"ladder": report.ladder, "angles": report.angles}, claims=claims)
+    return replace(report, tables=tables | dict(report.tables), claims=claims)
 
 
 @pytest.fixture(scope="session")
@@ -267,7 +268,8 @@ def test_without_a_script_the_static_figures_stand(browser, path):
 
 def test_hostile_names_are_text_in_every_part(browser, planted, drawn, tmp_path):
     renamed = pl.col("site").replace(SITE, HOSTILE)
-    report = with_all_sections(replace(planted, cohort=HOSTILE, ladder=planted.ladder.with_columns(renamed)))
+    ladder = planted.ladder.with_columns(renamed)
+    report = with_all_sections(replace(with_tables(planted, ladder=ladder), cohort=HOSTILE))
     found = tmp_path / "report.html"
     found.write_text(render_page(report, drawn), encoding="utf-8")
     with opened(browser, found) as tab:
@@ -320,16 +322,16 @@ def test_a_partial_cohort_opens_too(browser, planted, tmp_path, monkeypatch, wha
     """And says what it lacks."""
     report, text = planted, ""
     if what == "nothing":
-        frames = {"ladder": pl.DataFrame(), "angles": pl.DataFrame(), "history": pl.DataFrame()}
-        report, text = replace(planted, members=[], **frames), "No pair of members was compared"
+        nothing: Any = {"members": [], "tables": {}, "history": pl.DataFrame()}
+        report, text = replace(planted, **nothing), "No pair of members was compared"
     elif what == "one step":
         last = planted.ladder.filter(source_step=LAST, target_step=LAST)
-        report, text = replace(planted, ladder=last), "There is no ceiling"
+        report, text = with_tables(planted, ladder=last), "There is no ceiling"
     elif what == "no step":
         members = [replace(one, last_step=None, reason=None, accuracies={}) for one in planted.members]
         last = planted.ladder.filter(source_step=LAST, target_step=LAST)
         report, text = (
-            replace(planted, ladder=last, members=members, history=pl.DataFrame()),
+            replace(with_tables(planted, ladder=last), members=members, history=pl.DataFrame()),
             "the only state",
         )
     else:

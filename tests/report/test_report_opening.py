@@ -6,7 +6,6 @@ import polars as pl
 import pytest
 
 from polymorph.plotting.table_rows import at_last_steps
-from polymorph.report.data import ladder_of
 from polymorph.report.figures import MEMBERS
 from polymorph.report.opening import beside, opening_of
 from polymorph.report.sections import sections_of
@@ -30,7 +29,7 @@ def isometry(site: str, word: str) -> Claim:
 
 @pytest.fixture(scope="module")
 def last(planted) -> pl.DataFrame:
-    return at_last_steps(ladder_of(planted))
+    return at_last_steps(planted.ladder)
 
 
 def mean(
@@ -142,5 +141,7 @@ def test_sections_are_the_studies_that_were_made_in_page_order(planted, drawn):
     assert [plate.name for plate in ladder.plates] == ["r2_by_site", "r2_trajectory", "frobenius_trajectory"]
     assert "frobenius_from_identity" in ladder.metrics
     assert made[0].metrics == ()
-    nothing = sections_of(replace(planted, ladder=pl.DataFrame(), tables={}), {})
+    assert ladder.limits == STUDIES["ladder"].limits
+    assert made[2].limits == ()  # angles, which have figures here and no table
+    nothing = sections_of(replace(planted, tables={}), {})
     assert [one.study for one in nothing] == ["ladder"]

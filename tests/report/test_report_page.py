@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 import polars as pl
 import pytest
-from planted_report import evidence_of
+from planted_report import evidence_of, with_tables
 
 from polymorph.plotting.answer import Answer
 from polymorph.plotting.plate import Plate
@@ -15,8 +15,9 @@ from polymorph.report.cautions import cautions
 from polymorph.report.data import MemberSummary
 from polymorph.report.page import EXPECTED_PROVENANCE, render_page
 from polymorph.report.verdicts import verdicts_of
-from polymorph.studies.registry import STUDIES, study_tables
+from polymorph.studies.registry import STUDIES
 from polymorph.studies.study import Study
+from polymorph.studies.tables import study_tables
 from polymorph.verdicts.claim import Claim
 from polymorph.verdicts.findings import Verdict
 from polymorph.verdicts.words import WORDS
@@ -177,9 +178,11 @@ def test_hostile_text_is_text_wherever_it_stands(planted, listed, name):
             members=[MemberSummary(0, name, None, name, {name: 0.5})],
             left_out=[(name, name)],
             provenance={name: name},
-            ladder=planted.ladder.with_columns(site=pl.lit(name.encode("utf-8", "replace").decode())).unique(
-                ["source", "target", "map", "metric", "role", "control", "target_step"]
-            ),
+            tables={
+                "ladder": planted.ladder.with_columns(
+                    site=pl.lit(name.encode("utf-8", "replace").decode())
+                ).unique(["source", "target", "map", "metric", "role", "control", "target_step"])
+            },
         ),
         plates,
     )
@@ -202,8 +205,7 @@ def test_nothing_at_all_is_a_page_that_says_so(planted):
         architecture={},
         members=[],
         left_out=[],
-        ladder=pl.DataFrame(),
-        angles=pl.DataFrame(),
+        tables={},
         history=pl.DataFrame(),
         provenance={},
     )
@@ -220,13 +222,13 @@ def test_nothing_at_all_is_a_page_that_says_so(planted):
 
 def test_one_checkpoint_says_that_there_is_no_ceiling(planted):
     last = planted.ladder.filter((pl.col("source_step") == 64) & (pl.col("target_step") == 64))
-    text = Reader(render_page(replace(planted, ladder=last))).text
+    text = Reader(render_page(with_tables(planted, ladder=last))).text
     assert "There is no ceiling" in text
     assert "one step only (64)" in text
 
 
 def test_the_same_rows_in_any_order_are_the_same_page(planted, drawn, page):
-    assert render_page(replace(planted, ladder=planted.ladder.reverse()), drawn) == page
+    assert render_page(with_tables(planted, ladder=planted.ladder.reverse()), drawn) == page
 
 
 def test_it_opens_with_the_verdict_of_every_site(studied):
@@ -284,7 +286,7 @@ def test_what_the_data_do_not_determine_is_marked(studied):
     assert "6 of 16" in text or "] of 16" in text
     assert "\nundetermined" in text
     settled = studied.ladder.with_columns(convention=pl.lit("determined"))
-    assert "\nundetermined" not in Reader(render_page(replace(studied, ladder=settled), {})).text
+    assert "\nundetermined" not in Reader(render_page(with_tables(studied, ladder=settled), {})).text
 
 
 def test_it_warns_where_the_covariance_alone_makes_an_sae_explain_as_much(studied):
@@ -377,9 +379,7 @@ def test_planted_members_are_a_sentence_and_nothing_is_said_to_be_missing(studie
 
 def test_an_answer_opens_its_section_and_none_leaves_no_gap(planted, drawn, monkeypatch):
     """Sentence, figures, small table and limits in this order; a study without an answer has its figures."""
-    answer = Answer(
-        "R carries 0.95.", ("site", "R²"), (("mid", "0.95"), ("post", "0.90")), ("Not the loss.",)
-    )
+    answer = Answer("R carries 0.95.", ("site", "R²"), (("mid", "0.95"), ("post", "0.90")))
     monkeypatch.setattr(Study, "answer", lambda self, tables: answer if self.name == "ladder" else None)
     page = render_page(planted, drawn)
     section = page.partition('<section id="ladder"')[2].partition("</section>")[0]
@@ -387,18 +387,19 @@ def test_an_answer_opens_its_section_and_none_leaves_no_gap(planted, drawn, monk
         '<p class="answer">R carries 0.95.</p>',
         "<figure",
         '<th scope="row">post</th><td>0.90</td>',
-        "<li>Not the",
+        "<li>A high R² of R says",
     )
     assert [section.count(part) for part in parts] == [1, 3, 1, 1]
     assert [section.index(part) for part in parts] == sorted(section.index(part) for part in parts)
     other = page.partition('<section id="angles"')[2].partition("</section>")[0]
     assert "<figure" in other
-    assert not any(part in other for part in ('class="answer"', "In numbers", "can and cannot bear"))
+    assert not any(part in other for part in ('class="answer"', "In numbers"))
+    assert "<li>It can show that R is far from the identity" in other
 
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_hostile_answers_are_text(planted, monkeypatch, text):
-    answer = Answer(text, (text, text), ((text, text),), (text,))
+    answer = Answer(text, (text, text), ((text, text),))
     monkeypatch.setattr(Study, "answer", lambda self, tables: answer)
     reader = Reader(render_page(planted, {}))
     assert reader.open == []
@@ -410,5 +411,5 @@ def test_hostile_answers_are_text(planted, monkeypatch, text):
 def test_the_answers_are_given_every_table(planted, drawn, monkeypatch):
     given = {}
     monkeypatch.setattr(Study, "answer", lambda self, tables: given.update({self.name: set(tables)}))
-    render_page(replace(planted, tables={"pairing": pl.DataFrame()}), drawn)
-    assert given["pairing"] == given["ladder"] == {"pairing", "ladder"}
+    render_page(with_tables(planted, pairing=pl.DataFrame()), drawn)
+    assert given["pairing"] == given["ladder"] == {"pairing", "ladder", "angles"}

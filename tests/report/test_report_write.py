@@ -16,13 +16,13 @@ def test_the_same_rows_give_the_same_bytes(listed, files, planted):
     assert figure_files(listed[1:2]).items() <= files.items()  # saving changes nothing
     assert b"<dc:date>" not in files["r2_by_site.svg"]
     shuffled = planted.ladder.sample(fraction=1, shuffle=True, seed=3)
-    again = [draw.plate(shuffled) for draw in (r2_by_site, r2_trajectory, frobenius_trajectory)]
+    again = [draw.plate(shuffled, shuffled) for draw in (r2_by_site, r2_trajectory, frobenius_trajectory)]
     assert figure_files(again).items() <= files.items()
 
 
 def test_other_rows_give_other_bytes(files, planted):
     moved = planted.ladder.with_columns(value=planted.ladder["value"] - 0.05)
-    other = figure_files([r2_by_site.plate(moved)])
+    other = figure_files([r2_by_site.plate(moved, moved)])
     assert all(content != files[name] for name, content in other.items())
 
 

@@ -100,7 +100,7 @@ def test_no_training_no_figure_of_it_and_no_study_no_figure_of_that(studied):
     assert "the only state recorded" in drawn["r2_by_site"].caption
     assert "of one seed and a second reading of it, over 3 seeds" in drawn["r2_by_site"].caption
     assert "the only state recorded" in drawn["eigenvalue_angles"].caption
-    trained = {plate.name for plate in of_all(draw_all(replace(studied, tables={}, ladder=pl.DataFrame())))}
+    trained = {plate.name for plate in of_all(draw_all(replace(studied, tables={})))}
     assert {"training_curves", "r2_trajectory", "frobenius_trajectory"} <= trained
     assert "layers" not in trained
 

@@ -118,5 +118,11 @@ def evidence(members: Sequence[Member], contrasts: Sequence[Any] = (CONTRAST,), 
     ends = [(seed, 7) for seed in range(len(members))]
     steering = replace(Steering.of(list(contrasts)), doses=(1.0, 2.0))
     return Evidence(
-        "toy", ends, pairs_of(ends), source, blocks=8, functions=lambda asked: made, steering=steering
+        "toy",
+        ends,
+        pairs_of(ends),
+        source,
+        blocks=8,
+        functions=lambda asked: made,
+        options={"steering": steering},
     )

@@ -279,10 +279,10 @@ def test_the_command_line_asks_for_contrasts():
     (config,) = requests(
         "analyze", AnalyzeConfig, ["cohort=x", given, "steering.doses=[1,3]", "steering.site=here"]
     )
-    asked = Steering.of(config.contrasts, config.steering)
+    asked = config.options["steering"].request()
     assert asked.contrasts == (
         LabelContrast("deeper", {"depth": (3,)}, {"depth": (2,)}, Target("depth", (3,), (2,)), -1),
     )
     assert (asked.doses, asked.site) == ((1.0, 3.0), "here")
     (plain,) = requests("analyze", AnalyzeConfig, ["cohort=x"])
-    assert Steering.of(plain.contrasts, plain.steering) == Steering()
+    assert plain.options["steering"].request() == Steering()

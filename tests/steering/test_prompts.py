@@ -127,7 +127,7 @@ def test_language_models_are_steered_by_prompts_at_the_middle_site(members, tmp_
         source,
         blocks=4,
         functions=lambda _: members,
-        steering=replace(asked, doses=(1.0,)),
+        options={"steering": replace(asked, doses=(1.0,))},
     )
     frame = table(steering.study_rows(whole), STUDIES["steering"].columns)
     assert frame["site"].unique().to_list() == [members.sites[1]]

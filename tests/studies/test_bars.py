@@ -32,7 +32,8 @@ from polymorph.studies.bars.divergence import ACROSS, WITHIN, Answered, smoothed
 from polymorph.studies.bars.rows import study_rows as bar_rows
 from polymorph.studies.bars.separation import auc, separations
 from polymorph.studies.components import rows as components
-from polymorph.studies.registry import STUDIES, study_tables
+from polymorph.studies.registry import STUDIES
+from polymorph.studies.tables import study_tables
 from polymorph.tasks.dyck.task import Dyck
 
 SAMPLES, MEMBERS = 2000, 2

@@ -25,7 +25,8 @@ from polymorph.models.dyck_transformer.model import DyckTransformer
 from polymorph.studies.components.members import measured_members
 from polymorph.studies.components.rows import applies
 from polymorph.studies.components.rows import study_rows as component_rows
-from polymorph.studies.registry import STUDIES, study_tables
+from polymorph.studies.registry import STUDIES
+from polymorph.studies.tables import study_tables
 
 ORDERS = ([2, 0, 3, 1], [1, 2, 3, 0])
 

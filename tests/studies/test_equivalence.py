@@ -28,7 +28,8 @@ from polymorph.evidence.rows import Row, table
 from polymorph.models.functions import Functions
 from polymorph.studies.equivalence.rows import applies
 from polymorph.studies.equivalence.rows import study_rows as equivalence_rows
-from polymorph.studies.registry import STUDIES, study_tables
+from polymorph.studies.registry import STUDIES
+from polymorph.studies.tables import study_tables
 from polymorph.tasks.config import ProbeConfig
 
 HEADS = ("tok", "depth", "valid")

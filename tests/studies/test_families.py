@@ -22,7 +22,7 @@ from polymorph.report.summary import summarise
 from polymorph.store import digest
 from polymorph.studies.registry import STUDIES
 from polymorph.tracking.charts import metrics_of
-from polymorph.tracking.loggers import LoggerConfig
+from polymorph.tracking.config import LoggerConfig
 from polymorph.tracking.workspace import Shown, as_json, workspace
 
 NAME, NOTE = "half_turn", "every sign turned, about the means"

@@ -17,7 +17,8 @@ from polymorph.evidence.rows import Row, table
 from polymorph.models.activations import Activations, Predicting, Predictions, Split
 from polymorph.studies.loss_by_position.rows import EDGES, applies, bins_of
 from polymorph.studies.loss_by_position.rows import study_rows as loss_by_position_rows
-from polymorph.studies.registry import STUDIES, study_tables
+from polymorph.studies.registry import STUDIES
+from polymorph.studies.tables import study_tables
 
 DOCUMENTS, CLASSES, BLOCKS = 48, 8, 6
 LENGTHS = [5 + 3 * (document % 7) for document in range(DOCUMENTS)]

@@ -24,7 +24,8 @@ from polymorph.saes.trained import GivenDictionaries
 from polymorph.studies.ladder.rows import study_rows as ladder_of
 from polymorph.studies.massive_activations import rows as massive_activations
 from polymorph.studies.massive_activations.rows import study_rows as massive_activation_rows
-from polymorph.studies.registry import STUDIES, study_tables
+from polymorph.studies.registry import STUDIES
+from polymorph.studies.tables import study_tables
 
 D, MEMBERS, DOCUMENTS, LENGTH = 16, 3, 96, 8
 HUGE = 5

@@ -30,10 +30,11 @@ from polymorph.evidence.planted import Planted
 from polymorph.evidence.planted_config import PlantedConfig
 from polymorph.evidence.rows import Row, table
 from polymorph.models.functions import Functions
-from polymorph.studies.registry import STUDIES, study_tables
+from polymorph.studies.registry import STUDIES
 from polymorph.studies.stitching import rows as stitching
 from polymorph.studies.stitching.rows import NOT_RUN, applies
 from polymorph.studies.stitching.rows import study_rows as stitching_rows
+from polymorph.studies.tables import study_tables
 from polymorph.tasks.config import ProbeConfig
 
 SITES = tuple(CONFIG.sites)

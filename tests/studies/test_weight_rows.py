@@ -22,7 +22,8 @@ from polymorph.models.dyck_transformer.model import DyckTransformer
 from polymorph.models.functions import Functions
 from polymorph.models.symmetries import Symmetries, symmetries_of
 from polymorph.saes.scores import bounded
-from polymorph.studies.registry import STUDIES, study_tables
+from polymorph.studies.registry import STUDIES
+from polymorph.studies.tables import study_tables
 from polymorph.studies.weights import rows as weights
 from polymorph.studies.weights.interpolation import FRACTIONS, Between, Path, chunks_of
 from polymorph.studies.weights.search import (

@@ -8,7 +8,6 @@ from polymorph.plotting.sae_panels import median
 from polymorph.plotting.sentences import (
     ALIKE,
     NO_CEILING,
-    SHARED,
     across,
     cell,
     joined,
@@ -38,25 +37,15 @@ LABELS = (
     (OWN, "own gradients (1 for any network)"),
     (SLOPE, "own slope (attribution patching)"),
 )
-BEARS = (
-    "It can show whether another member's predictions say which parts matter here, beyond what any "
-    "order of the heads within layers would give. n is a handful of components, and r may rest on one "
-    "of them.",
-    "A member's own integrated gradients are complete, so their r of 1 says nothing of the member. "
-    "Nothing here depends on the basis of the stream: a rotated copy has r = 1 unaligned, so it is no "
-    "evidence for or against a rotation.",
-    "Heads have no names that members share; the best match is held against matches of heads at random. "
-    + SHARED,
-)
 
 
 def answer(rows: pl.DataFrame, _: Tables) -> Answer:
     """Correlation of another member's predictions with effects, beside its null, the ceiling, and the slope."""
     if of_parts(rows).is_empty():
-        return nothing("No component was ablated, so which parts matter is not known.", BEARS)
+        return nothing("No component was ablated, so which parts matter is not known.")
     lines = [_line(rows, *about) for about in LABELS if about[0].of(rows).height] + _ranking(rows)
     columns = ("what predicts the effects", "Pearson's r", "null", f"p < {SIGNIFICANCE}")
-    return Answer(joined([_across(rows), _within(rows)]), columns, shortened(lines), BEARS)
+    return Answer(joined([_across(rows), _within(rows)]), columns, shortened(lines))
 
 
 def _line(rows: pl.DataFrame, series: Series, label: str) -> tuple[str, ...]:

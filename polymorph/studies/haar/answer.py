@@ -14,23 +14,13 @@ from polymorph.studies.study import Tables
 STUDY = "haar"
 REGISTERED = "registered"
 LAWS = ("refit", "exact")
-BEARS = (
-    "Not distinguished from a uniformly random rotation (Haar) is not shown to be one: it is the "
-    "trivial hypothesis for members of independent initialisation, and what unrelated members have too. "
-    "The finding is a departure from it.",
-    "Only the registered pair of statistics decides; p is here not adjusted for sites (verdicts adjust "
-    "it). The paper's Kolmogorov-Smirnov p is not calibrated, has size 0, and is near 1 for almost any "
-    "matrix.",
-    "Where the data determine fewer dimensions than there are, the test is refused: the rest of R would "
-    "look random by construction.",
-)
 
 
 def answer(rows: pl.DataFrame, tables: Tables) -> Answer:
     """p of the registered pair where R is determined whole, and where the test was refused."""
     sites = sites_in_order(rows)
     if not sites:
-        return nothing("R was not compared with a random rotation: no two members were.", BEARS)
+        return nothing("R was not compared with a random rotation: no two members were.")
     p = {site: value for site in sites if (value := _p(at_site(rows, site))) is not None}
     refused = [site for site in sites if site not in p]
     lines = [_line(at_site(rows, site), site, p.get(site)) for site in sites]
@@ -42,7 +32,7 @@ def answer(rows: pl.DataFrame, tables: Tables) -> Answer:
         "paper's KS p (size 0)",
     )
     text = joined([_refused(rows, refused, sites), _tested(p), _unrelated(p, tables)])
-    return Answer(text, columns, shortened(lines), BEARS)
+    return Answer(text, columns, shortened(lines))
 
 
 def _p(here: pl.DataFrame) -> float | None:

@@ -55,9 +55,9 @@ class Series:
         return scores(frame, self.map, self.role, self.control)
 
 
-def plate(ladder: pl.DataFrame, _last: pl.DataFrame | None = None) -> Drawn:
+def plate(rows: pl.DataFrame, ladder: pl.DataFrame) -> Drawn:
     """Every pair and its medians; `Missing` without estimates."""
-    last = at_last_steps(ladder)
+    last = at_last_steps(rows)
     estimates = last.filter((pl.col("role") == "estimate") & (pl.col("metric") == "r2"))
     if estimates.is_empty():
         return Missing(NAME, TITLE, "No pair of members was compared, so there is no R² to show.")

@@ -29,11 +29,6 @@ def study_rows(evidence: Evidence) -> Iterator[Row]:
             yield from _rows(evidence, second, first, fit.swap(), score.swap(), backward=True)
 
 
-def applies(evidence: Evidence) -> bool:
-    """Only where there are layers to confuse."""
-    return len(evidence.sites) > 1
-
-
 def _rows(
     evidence: Evidence, source: str, target: str, fit: PairMoments, score: PairMoments, *, backward: bool
 ) -> Iterator[Row]:

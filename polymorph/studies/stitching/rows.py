@@ -52,11 +52,6 @@ TOKENS, LEAST = 4096, 2
 """What they may hold together, and how many documents are run in any case."""
 
 
-def applies(evidence: Evidence) -> bool:
-    """Only where members are models."""
-    return evidence.functions is not None
-
-
 def study_rows(evidence: Evidence) -> Iterator[Row]:
     """Of every ordered pair, site and map: `loss` and `accuracy` of the stitched model; `delta_loss_source` and
     `delta_loss_target`, its loss less that of either parent; `kl_source` and `kl_target`, the divergence of its

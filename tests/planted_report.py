@@ -266,12 +266,17 @@ def evidence_of(given: ReportData, saes: GivenDictionaries | None = None, massiv
     )
 
 
+def with_tables(given: ReportData, **tables: pl.DataFrame) -> ReportData:
+    """The same report with other tables of these studies."""
+    return replace(given, tables={**given.tables, **tables})
+
+
 def with_studies(given: ReportData) -> ReportData:
     """The same report with the tables of every study but the two that it has, and the claims."""
     seeds = [member.seed for member in given.members]
     steps = sorted(set(given.ladder["target_step"]))[1:]
     evidence, reading = evidence_of(given), evidence_of(given, dictionaries(seeds, steps))
-    made = {"ladder": given.ladder, "angles": given.angles}
+    made = dict(given.tables)
     others = {name: study for name, study in STUDIES.items() if name not in made}
     read = {name: reading if study.needs_saes else evidence for name, study in others.items()}
     read["massive_activations"] = evidence_of(given, dictionaries(seeds, steps), massive=True)
@@ -304,8 +309,7 @@ def report(
         architecture={"d_model": d, "n_layers": 2, "sites": list(SITES)},
         members=[MemberSummary(seed, "completed", steps[-1], None, accuracies) for seed in range(seeds)],
         left_out=[("seed 7", "diverged at step 12")],
-        ladder=ladder_table,
-        angles=angle_table,
+        tables={"ladder": ladder_table, "angles": angle_table},
         history=history(seeds, list(steps)),
         provenance={
             "command": "python analyze.py cohort=planted",
