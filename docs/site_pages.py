@@ -6,6 +6,8 @@ from pathlib import Path
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
+import polymorph
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -24,7 +26,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Make the pages."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    front = "# polymorph\n\n::: polymorph\n    options:\n      show_submodules: false\n      show_root_heading: false\n"
+    front = "# polymorph\n\n" + "\n".join(f"::: polymorph.{name}\n" for name in polymorph.__all__)
     made = {"index.md": re.sub(r"\]\(docs/", "](", readme), "api/index.md": front}
     made |= {f"api/{room}.md": f"# polymorph.{room}\n\n::: polymorph.{room}\n" for room in rooms()}
     for name, text in made.items():

@@ -22,7 +22,7 @@ def module_of(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-@pytest.mark.parametrize("name", map(module_of, EXAMPLES))
+@pytest.mark.parametrize("name", [module_of(path) for path in EXAMPLES])
 def test_examples_in_docstrings_run(name):
     result = doctest.testmod(importlib.import_module(name))
     assert result.attempted > 0

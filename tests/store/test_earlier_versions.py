@@ -27,7 +27,7 @@ AS_IT_BEGAN = (
     "callbacks.cross_seed.enabled=false seed=2"
 )
 
-OF_ITS_TIME = ("task.eval_max_length=62", "trainer.precision=float32")
+OF_ITS_TIME = ("task.eval_max_length=62",)
 
 
 @pytest.fixture
