@@ -5,7 +5,7 @@ COHORT := dyck3-quick-independent
 # Tests run beside each other, one thread each: threads of two processes on one core wait for one another.
 export PYTEST_XDIST_AUTO_NUM_WORKERS ?= 2
 
-.PHONY: demo test test-all check format benchmark clean
+.PHONY: demo test test-all check format docs benchmark clean
 
 demo: $(VENV)/.installed
 	$(PYTHON) train.py seed=[0,1,2] experiment=quick
@@ -26,6 +26,9 @@ format: $(VENV)/.installed
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
+docs: $(VENV)/.installed
+	$(PYTHON) -m mkdocs build --strict --quiet
+
 benchmark: $(VENV)/.installed
 	$(PYTHON) -m benchmarks.training
 	$(PYTHON) -m benchmarks.comparison
@@ -38,4 +41,4 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) cohorts .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) cohorts site .pytest_cache .mypy_cache .ruff_cache

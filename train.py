@@ -2,19 +2,7 @@
 
 import sys
 
-import hydra
-from omegaconf import DictConfig
-
-from polymorph.cli import command, train
-from polymorph.cli.config import TrainConfig, register
-
-register()
-
-
-@hydra.main(version_base=None, config_path="conf", config_name="train")
-def job(config: DictConfig) -> None:
-    train.run(command.typed(config, TrainConfig))
-
+from polymorph.cli.main import main
 
 if __name__ == "__main__":
-    sys.exit(command.main("train", TrainConfig, train.check, job, train.finish))
+    sys.exit(main(["train", *sys.argv[1:]]))

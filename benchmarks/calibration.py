@@ -23,16 +23,18 @@ from scipy.stats import binom
 from scipy.stats import t as student
 
 from polymorph.alignment.collect import collect
-from polymorph.alignment.fit import affine, orthogonal, r2_from_moments, similarity
+from polymorph.alignment.fit import orthogonal, r2_from_moments, similarity
 from polymorph.alignment.gaps import Scores
 from polymorph.alignment.moments import PairMoments
 from polymorph.alignment.permutation import pairing_test
+from polymorph.alignment.regression import affine
 from polymorph.alignment.support import support
 from polymorph.evidence.evidence import BLOCKS, planted_evidence
-from polymorph.evidence.planted import SITE, Planted, PlantedConfig
+from polymorph.evidence.planted import SITE, Planted
+from polymorph.evidence.planted_config import PlantedConfig
 from polymorph.models.activations import Activations
 from polymorph.studies.claims import claims_of
-from polymorph.studies.registry import study_tables
+from polymorph.studies.tables import study_tables
 from polymorph.verdicts.error_rate import RATES
 
 STUDIES = ("pairing", "ladder", "support", "haar")
@@ -100,7 +102,7 @@ def _undetermined_on(word: str, r: str) -> Callable[[Found, Draw], bool]:
     def holds(claims: Found, draw: Draw) -> bool:
         found = claims["verdict"]
         near = found.value is not None and abs(found.value - draw[r]) <= 1
-        told = f"on those: {word}" in found.reason
+        told = found.finding.relation_on_support == word
         return found.verdict == "undetermined" and near and told and claims["haar"].verdict == "refused"
 
     return holds
@@ -192,7 +194,7 @@ def _judged(name: str, number: int) -> tuple[str, str, bool, str]:
     draw = _draw(name, number)
     planted = Planted(kind, PlantedConfig(**draw))
     tables, _ = study_tables(planted_evidence(planted), STUDIES)
-    claims: Found = {claim.id.split(":")[0]: claim for claim in claims_of(tables)} | {"tables": tables}
+    claims: Found = {claim.kind: claim for claim in claims_of(tables)} | {"tables": tables}
     verdict = claims["verdict"].verdict
     told = f"{_short(draw)}: {verdict}, {claims['haar'].verdict}"
     return _truth(name, planted), verdict, holds(claims, draw), told

@@ -15,13 +15,14 @@ from pathlib import Path
 import torch
 
 from benchmarks.training import stack
-from polymorph.models.dyck_transformer import DyckTransformer, DyckTransformerConfig
+from polymorph.models.dyck_transformer.config import DyckTransformerConfig
+from polymorph.models.dyck_transformer.model import DyckTransformer
 from polymorph.pipeline.comparison import Comparison
 from polymorph.pipeline.pair_cache import PairCache
 from polymorph.pipeline.pair_studies import BRIEF_STUDIES, LADDER
 from polymorph.store import Cohort
-from polymorph.tasks.dyck import Dyck
-from polymorph.tasks.task import ProbeConfig
+from polymorph.tasks.config import ProbeConfig
+from polymorph.tasks.dyck.task import Dyck
 from polymorph.training.config import CheckpointsConfig
 
 CADENCE, BATCH = CheckpointsConfig().every, 512

@@ -23,7 +23,7 @@ from polymorph.alignment.haar import (
 from polymorph.alignment.haar_laws import law, p_value
 from polymorph.alignment.rotation import determinant_sign
 
-LEVEL, CHUNK = 0.05, 100
+SIGNIFICANCE, CHUNK = 0.05, 100
 DIMENSIONS = (4, 6, 8, 12, 16, 24, 32, 48, 64)
 Plant = Callable[[torch.Generator, int, int], Tensor]
 """Matrices [n d d] from (generator, n, d)."""
@@ -48,7 +48,7 @@ def main() -> None:
 def print_powers(d: int, simulations: int, draws: int) -> None:
     """All statistics against all plants that d has room for."""
     names = tuple(STATISTICS)
-    print(f"\nd = {d}, {simulations} simulations, laws of {draws} draws: share rejected at {LEVEL}\n")
+    print(f"\nd = {d}, {simulations} simulations, laws of {draws} draws: share rejected at {SIGNIFICANCE}\n")
     print_row("alternative", *names, "registered pair", "paper's KS, uncalibrated")
     print_row(*["---"] * (len(names) + 3))
     for label, plant in plants(d).items():
@@ -91,7 +91,7 @@ def simulate(
     sizes = [min(CHUNK, simulations - start) for start in range(0, simulations, CHUNK)]
     chunks = [p_values(plant(generator, n, d), draws, names, paper) for n in sizes]
     pooled = {key: torch.cat([chunk[key] for chunk in chunks]) for key in chunks[0]}
-    return {key: float((p <= LEVEL).double().mean()) for key, p in pooled.items()}
+    return {key: float((p <= SIGNIFICANCE).double().mean()) for key, p in pooled.items()}
 
 
 def p_values(R: Tensor, draws: int, names: Sequence[str], paper: bool) -> dict[str, Tensor]:

@@ -17,10 +17,11 @@ from polymorph.alignment.collect import collect
 from polymorph.evidence.evidence import BLOCKS
 from polymorph.evidence.pairs import PairLabel
 from polymorph.models.activations import ModelActivations, coordinates_of
-from polymorph.models.gpt_neox import GPTNeoXArchitecture
+from polymorph.models.gpt_neox.config import GPTNeoXArchitecture
 from polymorph.studies.ladder.rows import ladder_rows
-from polymorph.tasks.task import ProbeConfig
-from polymorph.tasks.text.text_task import Text, TextConfig, Tokens
+from polymorph.tasks.config import ProbeConfig
+from polymorph.tasks.text.config import TextConfig
+from polymorph.tasks.text.text_task import Text, Tokens
 
 VOCABULARY, CONTEXT, LENGTH = 2048, 128, 257  # a document gives two windows
 SIZES = (100_000, 1_000_000)

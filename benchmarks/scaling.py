@@ -22,12 +22,12 @@ from polymorph.evidence.evidence import BLOCKS, site_gib
 from polymorph.evidence.pairs import PairLabel
 from polymorph.models.activations import Activations, activations, coordinates_of, token_losses
 from polymorph.models.causal_lm import HookedCausalLM, site_names
-from polymorph.models.pretrained import Pretrained, weights_digest
+from polymorph.models.pretrained.reference import Pretrained, weights_digest
 from polymorph.saes.build import training_sae
 from polymorph.saes.config import SAEConfig
 from polymorph.saes.trainers import trainer_of, training_bytes
 from polymorph.studies.ladder.rows import ladder_rows
-from polymorph.tasks.task import ProbeConfig
+from polymorph.tasks.config import ProbeConfig
 
 PYTHIA = {
     "vocab_size": 50304,

@@ -15,8 +15,10 @@ import torch
 
 from benchmarks.plain_loop import Loop
 from benchmarks.turns import take_turns
-from polymorph.models.dyck_transformer import DyckTransformer, DyckTransformerConfig
-from polymorph.tasks.dyck import Dyck, DyckConfig
+from polymorph.models.dyck_transformer.config import DyckTransformerConfig
+from polymorph.models.dyck_transformer.model import DyckTransformer
+from polymorph.tasks.dyck.config import DyckConfig
+from polymorph.tasks.dyck.task import Dyck
 from polymorph.training.config import OptimizerConfig, TrainerConfig
 from polymorph.training.module import StackModule
 from polymorph.training.numerics import default_threads, has_bfloat16, prepare_process, step_mode

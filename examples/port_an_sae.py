@@ -10,7 +10,7 @@ to the same tokens in another order: what it reaches is no sign of a shared code
 import torch
 from sae_lens import StandardSAE, StandardSAEConfig
 
-from polymorph import explained_variance, fit_rotation, port_sae
+from polymorph import explained_variance, fit_orthogonal, port_sae
 
 D, FEATURES, ACTIVE = 32, 48, 2
 
@@ -51,8 +51,8 @@ def main() -> None:
     fit, new = slice(0, 10_000), slice(10_000, None)
 
     sae = trained_sae(a[fit])
-    to_a = fit_rotation(b[fit], a[fit])
-    unpaired = fit_rotation(b[fit], a[fit].roll(1, 0))  # the same tokens, each with another's
+    to_a = fit_orthogonal(b[fit], a[fit])
+    unpaired = fit_orthogonal(b[fit], a[fit].roll(1, 0))  # the same tokens, each with another's
     for name, member, its in (
         ("on A, where it was trained", a, sae),
         ("on B as it is", b, sae),

@@ -51,6 +51,8 @@ def test_a_trajectory_is_a_table(tmp_path):
 
 
 def test_a_study_of_one_s_own_tells_copies_from_strangers():
-    copies, permuted, strangers, _ = numbers(r"\|cos\| ", said_by("your_own_study"))
+    said = said_by("your_own_study")
+    copies, permuted, strangers, _ = numbers(r": \|cos\| ", said)
     assert copies > 0.99
     assert max(permuted, strangers) < 0.9
+    assert "rotated: |cos| is " in said  # its answer

@@ -30,7 +30,7 @@ def turn(square: Tensor, determinant: int = 1) -> Tensor:
 
 
 def verdicts(found: Compared) -> dict[str, str]:
-    return {claim.id.split(":")[0]: claim.verdict for claim in found.claims}
+    return {claim.kind: claim.verdict for claim in found.claims}
 
 
 # What is found.

@@ -16,6 +16,7 @@ sys.path.append(
 
 from cohorts import UNWATCHED, memory_folder, rows_of_kind, trained
 
+from polymorph.alignment.families import FAMILIES
 from polymorph.errors import RequestError
 from polymorph.evidence.pairs import PairLabel
 from polymorph.evidence.rows import LIVE, Row
@@ -24,6 +25,7 @@ from polymorph.pipeline.comparison import Comparison
 from polymorph.pipeline.comparison_rows import ComparisonRows
 from polymorph.pipeline.pair_cache import PairCache
 from polymorph.pipeline.pair_studies import BRIEF, BRIEF_STUDIES, LADDER, Brief
+from polymorph.steering.request import Steering
 from polymorph.store import Cohort, Member
 from polymorph.tracking.charts import metrics_of
 
@@ -77,6 +79,18 @@ def test_rows_of_a_checkpoint_have_the_key_of_no_row_of_the_whole_study(cohort: 
     assert metrics_of(own) == {}  # without a ladder nothing is charted of either
 
 
+def test_rows_of_other_families_or_versions_are_not_read(
+    cohort: Cohort, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = PairCache(opened(cohort))
+    pair = cache.comparison.pairs_at(10)[0]
+    cache.rows(LADDER, [pair])
+    assert cache.stored(LADDER, [pair])
+    monkeypatch.setitem(FAMILIES, "twin", replace(FAMILIES["orthogonal"], name="twin", freedom=4.5))
+    assert cache.stored(LADDER, [pair]) == []
+    assert {row.map for row in cache.rows(LADDER, [pair]).rows} >= {"twin"}
+
+
 def test_a_pair_has_the_same_rows_whoever_is_read_beside_it(cohort: Cohort) -> None:
     comparison, study = opened(cohort), BRIEF_STUDIES["pairing"]
     pairs = [pair for pair in comparison.pairs_at(4) if pair.role == "estimate"]
@@ -93,8 +107,7 @@ def test_regimes_are_told_in_brief(cohort: Cohort) -> None:
     assert {row.map for row in rows if row.map} == {"identity", "orthogonal"}
     called = [row for row in rows if row.metric == "regime"]
     assert any(row.extra.get("control") == "tokens_permuted" for row in called)
-    whole = comparison.evidence(pair.ends, [pair])
-    assert whole.steering.identity() != BRIEF.identity()
+    assert BRIEF.identity() != Steering().identity()
 
 
 def test_ceilings_have_none(cohort: Cohort) -> None:

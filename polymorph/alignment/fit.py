@@ -4,8 +4,6 @@ Every fit minimises Σ‖T(x) − y‖² over its family. With the mean shift, t
 centred sums alone: tr(Wᵀ xx W) − 2 tr(Wᵀ xy) + tr(yy). The regressions are in `regression`.
 """
 
-from collections.abc import Callable
-
 import torch
 from jaxtyping import Float
 from scipy.optimize import linear_sum_assignment
@@ -15,24 +13,7 @@ from polymorph.alignment.accumulator import pair_moments
 from polymorph.alignment.maps import Map
 from polymorph.alignment.moments import PairMoments, explained_variance_from_sums
 from polymorph.alignment.polar import least_direction, nearest_rotation, polar
-from polymorph.alignment.regression import RELATIVE_RIDGE, affine, cross_validated_maps
 from polymorph.alignment.solvable import require, source_spread
-
-__all__ = [
-    "FITS",
-    "RELATIVE_RIDGE",
-    "RUNGS",
-    "affine",
-    "fit_ladder",
-    "fit_rotation",
-    "identity",
-    "orthogonal",
-    "r2_from_moments",
-    "rotation",
-    "shift",
-    "signed_permutation",
-    "similarity",
-]
 
 
 def identity(moments: PairMoments) -> Map:
@@ -87,31 +68,6 @@ def similarity(moments: PairMoments) -> Map:
     return Map("similarity", scale[..., None, None] * R, moments.mean_x, moments.mean_y)
 
 
-FITS: dict[str, Callable[[PairMoments], Map]] = {
-    "identity": identity,
-    "shift": shift,
-    "signed_permutation": signed_permutation,
-    "rotation": rotation,
-    "orthogonal": orthogonal,
-    "similarity": similarity,
-    "affine": affine,
-}
-"""The rungs of the ladder that need the total moments alone, from the smallest family to the largest."""
-RUNGS = (*(name for name in FITS if name != "affine"), "reduced_rank", "affine")
-"""Every rung of the ladder."""
-
-
-def fit_ladder(blocks: PairMoments) -> dict[str, Map]:
-    """Every rung, fitted to all blocks [blocks *batch] together: one map a pair, by name, in rung order.
-
-    `reduced_rank` and `affine` stand last, with rank and ridge cross-validated over the blocks. With tokens in
-    a single block there is no `reduced_rank`, and `affine` has the tiny ridge.
-    """
-    moments = blocks.total()
-    rigid = {name: fit(moments) for name, fit in FITS.items() if name != "affine"}
-    return rigid | cross_validated_maps(blocks, moments)
-
-
 def r2_from_moments(fitted: Map, moments: PairMoments) -> Float[Tensor, "*batch"]:
     """R² of a map on the tokens behind `moments` [*batch], which should not be those that fitted it.
 
@@ -126,13 +82,17 @@ def r2_from_moments(fitted: Map, moments: PairMoments) -> Float[Tensor, "*batch"
     return explained_variance_from_sums(residual, moments.spread_y.sum(-1))
 
 
-def fit_rotation(x: Float[Tensor, "n d"], y: Float[Tensor, "n d"], allow_reflection: bool = True) -> Map:
-    """The orthogonal map (or, without reflection, the rotation) that takes x nearest to y, from n > d rows.
+def fit_orthogonal(x: Float[Tensor, "n d"], y: Float[Tensor, "n d"]) -> Map:
+    """The rotation, or rotation with a reflection, that takes x nearest to y, from n > d rows.
 
     Float64 inside and out; score it on other rows, with `explained_variance(map(x), y)`.
     """
-    moments = pair_moments(x, y)
-    return orthogonal(moments) if allow_reflection else rotation(moments)
+    return orthogonal(pair_moments(x, y))
+
+
+def fit_rotation(x: Float[Tensor, "n d"], y: Float[Tensor, "n d"]) -> Map:
+    """The rotation, of determinant +1, that takes x nearest to y; as `fit_orthogonal`, which allows a reflection."""
+    return rotation(pair_moments(x, y))
 
 
 def _nearest(moments: PairMoments) -> Float[Tensor, "*batch d d"]:

@@ -19,7 +19,7 @@ GAPS = {
     "scale_gap": ("similarity", "orthogonal"),
 }
 """Metric → the freer map and the tighter one."""
-Scored = tuple[Float[Tensor, " pairs"], tuple[Float[Tensor, " pairs"], Float[Tensor, " pairs"]] | None]
+Scored = tuple[Float[Tensor, "*pairs"], tuple[Float[Tensor, "*pairs"], Float[Tensor, "*pairs"]] | None]
 
 
 class Scores:

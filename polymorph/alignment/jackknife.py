@@ -5,7 +5,7 @@ from jaxtyping import Float
 from scipy.stats import t as student
 from torch import Tensor
 
-LEVEL = 0.95
+CONFIDENCE = 0.95
 
 
 def jackknife_interval(
@@ -20,5 +20,5 @@ def jackknife_interval(
     if blocks < 2:
         raise ValueError(f"an interval needs at least two blocks of documents, got {blocks}")
     scatter = (leave_one_out - leave_one_out.mean(0)).square().sum(0)
-    half = float(student.ppf((1 + LEVEL) / 2, blocks - 1)) * torch.sqrt(scatter * (blocks - 1) / blocks)
+    half = float(student.ppf((1 + CONFIDENCE) / 2, blocks - 1)) * torch.sqrt(scatter * (blocks - 1) / blocks)
     return value - half, value + half

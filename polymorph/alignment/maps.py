@@ -11,14 +11,12 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-ISOMETRIES = frozenset({"identity", "shift", "signed_permutation", "rotation", "orthogonal"})
-
 
 @dataclass(frozen=True)
 class Map:
     """y = (x − mean_in) @ weight + mean_out, for rows x; leading axes hold one map each (pairs, sites).
 
-    `name` is the family it was fitted in. The weights of `ISOMETRIES` are orthogonal, so their inverse is the
+    `name` is the family it was fitted in. The weights of isometries are orthogonal, so their inverse is the
     transpose. Two maps compose to one: (g @ f)(x) == g(f(x)).
     """
 
@@ -79,7 +77,7 @@ class Map:
         d_in, d_out = self.weight.shape[-2:]
         if d_in != d_out:
             raise ValueError(f"a map from {d_in} to {d_out} dimensions has no inverse")
-        if self.name in ISOMETRIES:
+        if _is_isometry(self.name):
             return self.weight.mT
         rank = int(torch.linalg.matrix_rank(self.weight).min())
         if rank < d_in:
@@ -91,3 +89,9 @@ def stacked(maps: Sequence[Map]) -> Map:
     """Maps of one family as one map with a new first axis."""
     fields = ("weight", "mean_in", "mean_out")
     return Map(maps[0].name, *(torch.stack([getattr(one, key) for one in maps]) for key in fields))
+
+
+def _is_isometry(name: str) -> bool:
+    from polymorph.alignment.families import FAMILIES  # late: a family holds its fit, and a fit makes a `Map`
+
+    return name in FAMILIES and FAMILIES[name].isometry

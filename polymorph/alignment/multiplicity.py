@@ -5,7 +5,7 @@ from typing import TypeVar
 
 from scipy.stats import false_discovery_control
 
-LEVEL = 0.05
+SIGNIFICANCE = 0.05
 Key = TypeVar("Key")
 
 

@@ -13,7 +13,8 @@ from jaxtyping import Float64, Int
 from torch import Tensor
 
 from polymorph.alignment.cycles import pair_table, relative_cross, row
-from polymorph.alignment.fit import FITS, orthogonal, r2_from_moments
+from polymorph.alignment.families import FITS
+from polymorph.alignment.fit import orthogonal, r2_from_moments
 from polymorph.alignment.maps import Map
 from polymorph.alignment.moments import PairMoments
 

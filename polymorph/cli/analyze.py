@@ -9,8 +9,8 @@ from typing import Any, Literal, cast
 
 from polymorph.checks import nearest
 from polymorph.cli.analysis_run import log_analysis
-from polymorph.cli.command import DONE, FAILED, WRONG
 from polymorph.cli.config import AnalyzeConfig, seeds_of
+from polymorph.cli.ending import DONE, FAILED, WRONG
 from polymorph.code_version import code_version
 from polymorph.errors import RequestError, RunError
 from polymorph.evidence.planted import Planted
@@ -22,14 +22,14 @@ from polymorph.pipeline.comparison import Comparison
 from polymorph.pipeline.planted_cohort import PlantedCohort
 from polymorph.pipeline.porting import PortRequest, port
 from polymorph.pipeline.study_cache import ResultsCache, records
-from polymorph.pipeline.trained_cohort import TrainedCohort, find_cohort
+from polymorph.pipeline.trained_cohort import TrainedCohort
 from polymorph.progress import on_terminal
 from polymorph.report.bundle import CLAIMS, PAGE, bundle
 from polymorph.report.page import left_out
-from polymorph.steering.request import Steering
 from polymorph.store import Results, check_writable
+from polymorph.store.search import find_cohort
 from polymorph.studies.registry import STUDIES
-from polymorph.tracking.loggers import resolve_mode
+from polymorph.tracking.config import resolve_mode
 from polymorph.training.numerics import algebra_threads, device_of, prepare_process
 
 _PLANTED = "planted:"
@@ -62,8 +62,7 @@ def _trained(config: AnalyzeConfig) -> TrainedCohort:
         steps=_steps(config.step),
         scheme=config.pairs,
         memory_gib=config.memory_gib,
-        steering=Steering.of(config.contrasts, config.steering),
-        components=_components(config.components),
+        options=config.options,
         progress=on_terminal(),
     )
 
@@ -71,10 +70,11 @@ def _trained(config: AnalyzeConfig) -> TrainedCohort:
 def _planted(config: AnalyzeConfig) -> PlantedCohort:
     if config.seeds != "all" or config.step != "all":
         raise RequestError(f"cohort={config.cohort}: a planted cohort has planted.members, not seeds or step")
-    if Steering.of(config.contrasts, config.steering) != Steering() or config.components != "all":
-        raise RequestError(
-            f"cohort={config.cohort}: a planted cohort computes nothing that could be steered or ablated"
-        )
+    for name, options in config.options.items():
+        if not STUDIES[name].is_of("planted") and options != type(options)():
+            raise RequestError(
+                f"cohort={config.cohort}: a planted cohort has no study {name}, of which something is asked"
+            )
     try:
         planted = Planted(config.cohort.removeprefix(_PLANTED), config.planted)
     except ValueError as error:
@@ -114,6 +114,16 @@ def check_dashboard(job: AnalyzeConfig) -> None:
         raise RequestError(
             "dashboard=push: W&B has no key on this machine, or is offline: run `wandb login` first"
         )
+
+
+def perform(config: AnalyzeConfig, before: Sequence[int] = ()) -> int:
+    """Carry out one request; its exit status."""
+    return run(config)
+
+
+def finish(jobs: Sequence[AnalyzeConfig], endings: Sequence[int]) -> int:
+    """The worst exit status of all jobs; one that did not come to its end has failed."""
+    return max([*endings, *[FAILED] * (len(jobs) - len(endings))])
 
 
 def run(config: AnalyzeConfig) -> int:
@@ -162,7 +172,7 @@ def _tell(analysis: Analysis, found: Findings) -> None:
     for name, reason in left_out(found.left_out):
         print(f"left out: {name}: {reason}")
     for claim in found.claims:
-        if claim.id.startswith("verdict:"):
+        if claim.kind == "verdict":
             print(claim.statement)
 
 
@@ -228,14 +238,6 @@ def _port(config: AnalyzeConfig) -> int:
     )
     print(f"ported: {ported.folder}")
     return DONE
-
-
-def _components(asked: Any) -> list[str] | None:
-    if asked == "all":
-        return None
-    if not isinstance(asked, list | tuple) or not asked or not all(isinstance(name, str) for name in asked):
-        raise RequestError(f"components={asked!r}: all, or a list of names such as [L0H1,L1MLP]")
-    return list(dict.fromkeys(asked))
 
 
 def _seeds(seeds: Any) -> list[int]:

@@ -1,32 +1,35 @@
 """The shell around Hydra: a request is checked whole before anything starts, and exit codes are ours.
 
-0 done, 1 a run failed, 2 the request was wrong and nothing was written, 143 preempted.
+What carries it out, and torch with it, is imported once the keys and values of a request are right.
 """
 
+import contextlib
 import logging
 import math
 import os
 import re
-import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
-from typing import Any, TypeVar
+from importlib import import_module
+from typing import Any, Protocol, TypeVar, cast
 
 from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra._internal.utils import get_args_parser
+from hydra._internal.utils import _run_hydra, get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
+from hydra.version import setbase
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from polymorph.checks import nearest
 from polymorph.cli import launchers
+from polymorph.cli.config import AnalyzeConfig, TrainConfig, register
+from polymorph.cli.ending import DONE, FAILED, PREEMPTED, WRONG, complain
+from polymorph.cli.extras import with_logger
 from polymorph.cli.reference import FOLDERS, help_text
 from polymorph.errors import RequestError, RunError
-
-DONE, FAILED, WRONG, PREEMPTED = 0, 1, 2, 143
 
 Config = TypeVar("Config")
 
@@ -138,37 +141,72 @@ def _one_line(error: Exception) -> str:
     return line + ")" * (line.count("(") - line.count(")"))
 
 
-def main(
-    name: str,
-    kind: type[Config],
-    check: Callable[[list[Config]], None],
-    hydra_main: Callable[[], Any],
-    outcome: Callable[[list[Config]], int],
-) -> int:
+KINDS: Mapping[str, type[Any]] = {"train": TrainConfig, "analyze": AnalyzeConfig}
+"""What a request is, by its command; that of `analyze` has the options of the studies beside its own."""
+
+
+class Module(Protocol):
+    """What `polymorph.cli.train` and `polymorph.cli.analyze` are to the shell."""
+
+    def check(self, jobs: list[Any]) -> None:
+        """Refuse, before the first job and without writing, what cannot be right (`RequestError`)."""
+        ...
+
+    def perform(self, job: Any, before: Sequence[Any]) -> Any:
+        """Carry out one job, after those of this process that ended as `before` says; how it ended."""
+        ...
+
+    def finish(self, jobs: list[Any], endings: Sequence[Any]) -> int:
+        """The exit status. Jobs that a launcher gave to other processes have no ending here."""
+        ...
+
+
+def main(name: str, arguments: Sequence[str]) -> int:
     """Check every job, let Hydra run them, and read the outcome from what was recorded."""
-    if {"--help", "-h"} & set(sys.argv[1:]):
+    if {"--help", "-h"} & set(arguments):
         print(help_text(name), end="")
         return DONE
+    arguments = with_logger(arguments)
     logging.getLogger("hydra").setLevel(logging.WARNING)
+    register()
+    signals: list[int] = []
     try:
-        jobs = requests(name, kind, sys.argv[1:])
-        if jobs is not None:
-            check(jobs)
-            if (whole := sweep(name, sys.argv[1:])) is not None:
-                launchers.check(whole)  # last, since it may have to connect to a cluster
+        jobs: list[Any] | None = requests(name, KINDS[name], arguments)
+        if jobs is None:
+            return _shown(name, arguments)
+        module = cast(Module, import_module(f"polymorph.cli.{name}"))
+        module.check(jobs)
+        if (whole := sweep(name, arguments)) is not None:
+            signals = launchers.check(whole)  # last, since it may have to connect to a cluster
     except RequestError as error:
-        print(f"{name}: {' '.join(str(error).split())}", file=sys.stderr)
+        complain(name, error)
         return WRONG
     except RunError as error:  # what is there is damaged
-        print(f"{name}: {' '.join(str(error).split())}", file=sys.stderr)
+        complain(name, error)
         return FAILED
-    os.environ.setdefault("HYDRA_FULL_ERROR", "0")
+    endings: list[Any] = []
+
+    def job(config: DictConfig) -> None:
+        endings.append(module.perform(typed(config, KINDS[name]), tuple(endings)))
+
+    with contextlib.suppress(SystemExit):
+        _run(name, arguments, job)
+    status = module.finish(jobs, endings)
+    return PREEMPTED if signals and status != DONE else status
+
+
+def _shown(name: str, arguments: Sequence[str]) -> int:
+    """What Hydra itself is asked to show."""
     try:
-        hydra_main()
+        _run(name, arguments, lambda config: None)
     except SystemExit as end:
-        if jobs is None:
-            return end.code if isinstance(end.code, int) else FAILED
-    if jobs is None:
-        return DONE
-    status = outcome(jobs)
-    return PREEMPTED if launchers.stopped and status != DONE else status
+        return end.code if isinstance(end.code, int) else FAILED
+    return DONE
+
+
+def _run(name: str, arguments: Sequence[str], job: Callable[[DictConfig], None]) -> None:
+    """As `hydra.main` does, of arguments that need not be those of the process."""
+    os.environ.setdefault("HYDRA_FULL_ERROR", "0")
+    setbase(None)
+    parser = get_args_parser()
+    _run_hydra(parser.parse_args(list(arguments)), parser, job, str(FOLDERS[name]), name)

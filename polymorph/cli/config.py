@@ -1,6 +1,8 @@
 """Every dataclass that stands behind the YAML, gathered; the door at which a request becomes typed."""
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from copy import copy
+from dataclasses import Field, asdict, dataclass, field, fields, is_dataclass, make_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,24 +12,24 @@ from omegaconf import MISSING
 from polymorph.checks import one_of
 from polymorph.errors import RequestError
 from polymorph.evidence.pairs import SCHEMES
-from polymorph.evidence.planted import PlantedConfig
-from polymorph.models.architecture import Trainable
-from polymorph.models.opening import TASKS, task_identity
+from polymorph.evidence.planted_config import PlantedConfig
 from polymorph.models.registry import TRAINED
-from polymorph.papers.mccann2026.outputs import FIGURES, LEDGERS
-from polymorph.pipeline.callback import CrossSeedConfig
+from polymorph.papers import FIGURES, LEDGERS
+from polymorph.pipeline.config import CrossSeedConfig
 from polymorph.saes.config import SAEConfig
-from polymorph.steering.request import SteeringOptions
 from polymorph.store import check_name, digest
-from polymorph.tasks.task import ProbeConfig
-from polymorph.tracking.loggers import LoggerConfig
+from polymorph.studies.registry import STUDIES
+from polymorph.studies.study import Options
+from polymorph.tasks.config import ProbeConfig
+from polymorph.tasks.registry import TASKS, task_identity
+from polymorph.tracking.config import LoggerConfig
 from polymorph.training.config import (
     ACCELERATORS,
     CheckpointsConfig,
     OptimizerConfig,
+    SharedIO,
     TrainerConfig,
 )
-from polymorph.training.run import SharedIO
 
 STAGES = ("text", "model", "sae", "all", "import")
 DASHBOARDS = ("write", "push")
@@ -115,7 +117,6 @@ class TrainConfig:
                 "task.tokenizer=model: that of imported models, with stage=import; give another here"
             )
         if self.stage in ("model", "all"):
-            assert isinstance(self.model, Trainable)
             self.model.check_task(self.task)
 
     @property
@@ -198,13 +199,6 @@ class AnalyzeConfig:
     """`all`, each member with the first (`anchor`), or each with the next (`chain`)."""
     memory_gib: float = 8.0
     """For the moments of all pairs at the last step; what needs more is refused with its size."""
-    contrasts: Any = None
-    """For the study `steering`, beside what is built in: a list such as
-    `contrasts=[{name:deeper,positive:{depth:3},negative:{depth:2}},{name:mood,prompts:mood.jsonl}]`."""
-    steering: SteeringOptions = field(default_factory=SteeringOptions)
-    components: Any = "all"
-    """For the study `components`: `all`, or a list such as `[L0H1,L1MLP]` of those whose effects are told, and then
-    nothing of how members agree."""
     planted: PlantedConfig = field(default_factory=PlantedConfig)
     """How `cohort=planted:<kind>` is made."""
     port: Any = None
@@ -244,13 +238,41 @@ class AnalyzeConfig:
         except RequestError as error:
             raise ValueError(str(error)) from error
 
+    @property
+    def options(self) -> dict[str, Options]:
+        """Study → what is asked of it, of those that have options."""
+        kinds = {name: study.options for name, study in STUDIES.items() if study.options is not None}
+        return {
+            name: kind(**{key.name: getattr(self, key.name) for key in keys_of(kind)})
+            for name, kind in kinds.items()
+        }
+
+
+def keys_of(options: type[Options]) -> Sequence[Field[Any]]:
+    assert is_dataclass(options)
+    return fields(options)
+
+
+def analyze_schema() -> type[AnalyzeConfig]:
+    """`AnalyzeConfig` with the keys of every study's options; `ValueError` where two have one key."""
+    parts = {name: study.options for name, study in STUDIES.items() if study.options is not None}
+    keys = {part.name: part for part in fields(AnalyzeConfig)}
+    for name, options in parts.items():
+        for key in keys_of(options):
+            if key.name in keys:
+                raise ValueError(f"study {name}: analyze.py has a key {key.name} already")
+            keys[key.name] = key
+    own = [(key.name, key.type, copy(key)) for options in parts.values() for key in keys_of(options)]
+    more = {"PARTS": tuple(parts.values()), "__doc__": AnalyzeConfig.__doc__}
+    return make_dataclass("AnalyzeConfig", own, bases=(AnalyzeConfig,), namespace=more)
+
 
 def register() -> None:
     """Give Hydra the schemas behind `conf/train.yaml` and `conf/analyze.yaml`."""
     store = ConfigStore.instance()
     store.store(name="train_schema", node=TrainConfig)
-    for name, node in TASKS.items():
-        store.store(group="schemas/task", name=name, node=node)
+    for name, kind in TASKS.items():
+        store.store(group="schemas/task", name=name, node=kind.config)
     for name, node in TRAINED.items():
         store.store(group="schemas/model", name=name, node=node)
-    store.store(name="analyze_schema", node=AnalyzeConfig)
+    store.store(name="analyze_schema", node=analyze_schema())

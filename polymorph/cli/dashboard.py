@@ -6,11 +6,11 @@ from typing import Any
 
 from polymorph.cli.config import AnalyzeConfig
 from polymorph.errors import RequestError
-from polymorph.models.opening import architecture
-from polymorph.pipeline.trained_cohort import find_cohort
+from polymorph.models.registry import architecture_of
 from polymorph.saes.stored import StoredDictionaries
 from polymorph.steering.request import Steering
 from polymorph.store import Cohort
+from polymorph.store.search import find_cohort
 from polymorph.tracking.workspace import NAME, Shown, as_json, push, workspace
 
 
@@ -32,7 +32,7 @@ def run(config: AnalyzeConfig) -> None:
 
 def shown(cohort: Cohort) -> Shown:
     """What there is to draw: sites of the architecture, what was evaluated, and the families of SAEs."""
-    sites = list(architecture(cohort).sites)
+    sites = list(architecture_of(cohort).sites)
     evaluated = {
         tuple(key.split("/"))
         for member in cohort.members()

@@ -14,20 +14,17 @@ from typing import Any
 
 from polymorph.checks import nearest
 from polymorph.cli.config import LARGEST_SEED, TrainConfig
+from polymorph.cli.ending import Ending
 from polymorph.errors import RequestError
 from polymorph.models.causal_lm import float32_weights
-from polymorph.models.opening import check_there, prepared, task_identity
-from polymorph.models.pretrained import (
-    Pretrained,
-    PretrainedArchitecture,
-    describe,
-    differing,
-    weights_digest,
-)
+from polymorph.models.pretrained.config import PretrainedArchitecture
+from polymorph.models.pretrained.description import describe, differing
+from polymorph.models.pretrained.reference import Pretrained, weights_digest
 from polymorph.progress import SILENT, Progress
-from polymorph.store import Cohort, CorruptError, Status, check_writable
+from polymorph.store import Cohort, CorruptError, Status, check_names, check_writable
+from polymorph.tasks.registry import prepared, task_identity
+from polymorph.tasks.text.config import TextConfig
 from polymorph.tasks.text.stored import text_tokenizer
-from polymorph.tasks.text.text_task import TextConfig
 from polymorph.tasks.text.tokenizer import has_tokenizer, loaded, tokenizer_digest
 
 OF_THE_MODEL = "model"
@@ -47,14 +44,13 @@ class Asked:
 def check(job: TrainConfig) -> None:
     """Refuse what cannot be right (`RequestError`): what is not there, and models that do not fit together."""
     check_writable(job.cohort.folder)
-    check_there(job.cohort.folder, "text", "pretrained")
+    check_names(job.cohort.folder, task="text", architecture="pretrained")
     asked = asked_models(job)
     _check_configs(asked, _text(job, asked))
 
 
 def run(job: TrainConfig, say: Callable[[str], None] = print, progress: Progress = SILENT) -> None:
     """Look at every model, then publish a reference to each; one that is there already must be the same one."""
-    _refused.discard(str(job.cohort.folder))
     asked = asked_models(job)
     text = _text(job, asked)
     shape, references = _looked_at(asked, say, progress)
@@ -76,7 +72,7 @@ def run(job: TrainConfig, say: Callable[[str], None] = print, progress: Progress
         say(f"attention: {problem}")
 
 
-def outcome(job: TrainConfig) -> str:
+def outcome(job: TrainConfig, endings: Sequence[Ending]) -> str:
     """`completed` if every model that was asked for is the one that is there, else `failed`."""
     cohort, missing = Cohort.open(job.cohort.folder), []
     for one in asked_models(job):
@@ -86,15 +82,8 @@ def outcome(job: TrainConfig) -> str:
         if reference is None or not _is_of(reference, one.model):
             missing.append(one)
             print(f"seed {one.seed}, step {one.step}: {one.model} was not imported")
-    return "failed" if missing or str(job.cohort.folder) in _refused else "completed"
-
-
-_refused: set[str] = set()  # folders of cohorts whose last import this process has given up
-
-
-def refuse(job: TrainConfig) -> None:
-    """Remember that the import was given up, whatever is there from before."""
-    _refused.add(str(job.cohort.folder))
+    refused = {ending.folder: ending.refused for ending in endings}  # the last job of a folder decides
+    return "failed" if missing or refused.get(job.cohort.folder) else "completed"
 
 
 def asked_models(job: TrainConfig) -> list[Asked]:

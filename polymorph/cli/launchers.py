@@ -9,13 +9,13 @@ import shutil
 import signal
 import socket
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from numbers import Real
 from types import FrameType
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from polymorph.cli.extras import install_line, is_installed
 from polymorph.errors import RequestError
 
 EXTRAS = {
@@ -27,8 +27,6 @@ MODULES = {"ray": "hydra_plugins.hydra_ray_launcher", "slurm": "hydra_plugins.hy
 CHOICE = "hydra/launcher="
 PATIENCE = 5.0
 """Seconds for an address to answer; Ray itself was still trying after nine minutes."""
-stopped: list[int] = []
-"""The signals that ended this process while it waited for the jobs of a sweep."""
 
 
 def check_choice(overrides: Sequence[str], multirun: bool) -> None:
@@ -38,16 +36,17 @@ def check_choice(overrides: Sequence[str], multirun: bool) -> None:
         if name in (override, "basic"):
             continue
         extra = next((extra for extra, names in EXTRAS.items() if name in names), None)
-        if extra is not None and not _installed(MODULES[extra]):
-            raise RequestError(f'{override}: it is not installed; pip install "polymorph[{extra}]"')
+        if extra is not None and not is_installed(MODULES[extra]):
+            raise RequestError(f"{override}: it is not installed; {install_line(extra)}")
         if not multirun:
             raise RequestError(f"{override}: launchers are for sweeps, and a single job runs here; add -m")
 
 
-def check(config: DictConfig) -> None:
+def check(config: DictConfig) -> list[int]:
     """Refuse what the launcher of this whole config (with its node `hydra`) cannot carry out.
 
-    A launcher of Ray is left connected to its cluster, and Hydra goes on with that connection.
+    A launcher of Ray is left connected to its cluster, and Hydra goes on with that connection. The list that is
+    returned gets the signal that ends this process while it waits for the jobs of a sweep.
     """
     launcher = config.hydra.launcher
     target = str(launcher._target_).rpartition(".")[2]
@@ -59,17 +58,11 @@ def check(config: DictConfig) -> None:
         settings = OmegaConf.to_container(launcher.ray, resolve=True)
         assert isinstance(settings, dict)
         accelerator = OmegaConf.select(config, "trainer.accelerator")
-        _check_ray(settings["init"] or {}, settings["remote"] or {}, accelerator)
+        return _check_ray(settings["init"] or {}, settings["remote"] or {}, accelerator)
+    return []
 
 
-def _installed(module: str) -> bool:
-    try:
-        return find_spec(module) is not None
-    except ModuleNotFoundError:  # there is not one plug-in of Hydra
-        return False
-
-
-def _check_ray(init: Mapping[str, Any], remote: Mapping[str, Any], accelerator: str | None) -> None:
+def _check_ray(init: Mapping[str, Any], remote: Mapping[str, Any], accelerator: str | None) -> list[int]:
     asked = _asked(remote)
     import ray
 
@@ -79,17 +72,24 @@ def _check_ray(init: Mapping[str, Any], remote: Mapping[str, Any], accelerator: 
     except RequestError:
         ray.shutdown()
         raise
-    signal.signal(signal.SIGTERM, _end)
+    signals = _end_on_sigterm()
     if not asked["GPU"] and accelerator in ("auto", "gpu") and any(node.get("GPU", 0) > 1 for node in nodes):
         print(
             "Ray hides no GPU from a job that asks for none, so every job will take the first: give num_gpus"
         )
+    return signals
 
 
-def _end(signum: int, frame: FrameType | None) -> None:
+def _end_on_sigterm() -> list[int]:
     """Ray's own handler aborts the process; its workers end with it, and members go on from their last state."""
-    stopped.append(signum)
-    raise SystemExit  # on its way through Ray it would lose an exit status
+    signals: list[int] = []
+
+    def end(signum: int, frame: FrameType | None) -> None:
+        signals.append(signum)
+        raise SystemExit  # on its way through Ray it would lose an exit status
+
+    signal.signal(signal.SIGTERM, end)
+    return signals
 
 
 def _asked(remote: Mapping[str, Any]) -> dict[str, float]:

@@ -8,26 +8,29 @@ import inspect
 import itertools
 import sys
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
-from pathlib import Path
 from typing import Any
 
-from polymorph.cli.config import AnalyzeConfig, TrainConfig
-from polymorph.models.opening import TASKS
+from polymorph.cli.config import TrainConfig, analyze_schema
 from polymorph.models.registry import TRAINED
+from polymorph.presets import CONF
+from polymorph.tasks.registry import TASKS
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
 FOLDERS = {"train": CONF, "analyze": CONF / "analyze"}
 """Where the YAML of each command is."""
 WIDTH = 100
-CONFIGS: Mapping[str, type] = {"train": TrainConfig, "analyze": AnalyzeConfig}
+CONFIGS: Mapping[str, Callable[[], type]] = {"train": lambda: TrainConfig, "analyze": analyze_schema}
+"""The dataclass of each command; that of an analysis is made from the studies that there are."""
 GROUPS: Mapping[str, Sequence[str]] = {
     "train": ("experiment", "task", "model", "cohort", "sae", "logger", "hydra/launcher"),
     "analyze": ("logger",),
 }
 """Configuration groups, `group=option`, in the order of how often they are wanted."""
-OF_GROUPS: Mapping[str, Mapping[str, type]] = {"task": TASKS, "model": TRAINED}
+OF_GROUPS: Mapping[str, Mapping[str, type]] = {
+    "task": {name: kind.config for name, kind in TASKS.items()},
+    "model": TRAINED,
+}
 """Keys whose own keys depend on the option that is chosen."""
 INTRODUCTION: Mapping[str, str] = {
     "train": """\
@@ -96,10 +99,11 @@ def sections(kind: type, name: str = "") -> Iterator[Section]:
 
 
 def sentences(kind: type) -> dict[str, str]:
-    """Field → the docstring that stands under it, in one line; those of base classes too."""
+    """Field → the docstring that stands under it, in one line; those of base classes and of its parts too."""
     found: dict[str, str] = {}
-    for base in reversed(kind.__mro__):
-        if is_dataclass(base):
+    base: type
+    for base in (*getattr(kind, "PARTS", ()), *reversed(kind.__mro__)):
+        if is_dataclass(base) and "PARTS" not in vars(base):  # which is made, and has no source of its own
             (made,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
             assert isinstance(made, ast.ClassDef)
             for field, below in zip(made.body, made.body[1:], strict=False):
@@ -180,7 +184,7 @@ def _columns(name: str, says: str, at: int) -> list[str]:
 
 def all_sections(command: str) -> Iterator[Section]:
     """Of a command, with the keys of every task and model that can be chosen."""
-    yield from sections(CONFIGS[command])
+    yield from sections(CONFIGS[command]())
     if command == "train":
         for group, kinds in OF_GROUPS.items():
             for option, kind in kinds.items():

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from polymorph.cli.config import TrainConfig
+from polymorph.cli.ending import Ending
 from polymorph.errors import RequestError
 from polymorph.pipeline.comparison import Comparison
 from polymorph.progress import on_terminal
@@ -67,15 +68,15 @@ def check_against_there(job: TrainConfig) -> None:
         _training(job, comparison).check(places_of(cohort, job.sae, comparison.sites, job.seeds))
 
 
-def run(job: TrainConfig) -> None:
-    """Train and publish whatever is missing."""
-    if _stopped:
+def run(job: TrainConfig, stopped: bool = False) -> bool:
+    """Train and publish whatever is missing; whether this process was asked to stop, then or before."""
+    if stopped:
         print(f"SAEs of {job.sae.family}: not started, since this process was asked to stop")
-        return
+        return True
     comparison = Comparison.of(Cohort.open(job.cohort.folder), device_of(job.trainer.accelerator))
     if job.sae.attach is not None:
         _attach(job, comparison)
-        return
+        return False
     prepare_process(1)  # stacks share the cores, not products
     places = places_of(comparison.cohort, job.sae, comparison.sites, _seeds(job))
     with interruptible() as interruption, _logging(job, comparison.cohort, places) as loggers:
@@ -83,11 +84,10 @@ def run(job: TrainConfig) -> None:
         training.loggers = loggers
         training.stopped, training.listen = lambda: interruption.requested, interruption.listen
         training.run(places)
-        if interruption.requested:
-            _stopped.append(job.cohort.name)
+        return interruption.requested
 
 
-def outcome(job: TrainConfig) -> str:
+def outcome(job: TrainConfig, endings: Sequence[Ending]) -> str:
     """`completed` if all that was asked for is there, else `preempted`, `not started` or `failed`."""
     if job.stage == "all" and not all(is_final(status) for status in _statuses(job)):
         return "not started"  # that of the members says why
@@ -103,10 +103,8 @@ def outcome(job: TrainConfig) -> str:
     if len(there) == len(places):
         return "completed"
     members = [comparison.cohort.member(place.seed) for place in places if place not in there]
-    return "preempted" if _stopped or any(map(was_stopped, members)) else "failed"
-
-
-_stopped: list[str] = []  # cohorts whose SAEs this process was asked to leave unfinished
+    stopped = any(ending.stopped for ending in endings) or any(map(was_stopped, members))
+    return "preempted" if stopped else "failed"
 
 
 def _is_there(cohort: Cohort, job: TrainConfig, place: Place) -> bool:

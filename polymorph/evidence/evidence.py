@@ -1,6 +1,6 @@
 """What the studies of one comparison read: who is compared with whom, and one pass over their activations."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, TypeVar
@@ -18,7 +18,6 @@ from polymorph.evidence.rows import Role, Row
 from polymorph.models.activations import Activations, ActivationSource, Coordinates
 from polymorph.models.functions import Functions
 from polymorph.saes.trained import Dictionaries, GivenDictionaries
-from polymorph.steering.request import Steering
 
 BLOCKS = 16
 """Blocks of documents: 15 degrees of freedom for every interval."""
@@ -63,10 +62,8 @@ class Evidence:
     """Opens members at checkpoints for what they compute; None where there are only activations."""
     dictionaries: Dictionaries = field(default_factory=GivenDictionaries)
     """The SAEs of the members; those of earlier checkpoints are found under the steps of `histories`."""
-    steering: Steering = field(default_factory=Steering)
-    """Which contrasts members are steered by beside those that are built in, where, and how strongly."""
-    components: Sequence[str] | None = None
-    """By name, those whose effects are told; None for all."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """By study, what is asked of it; one that has options and is not named here does all that is built in."""
     _made: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
     _moments: BoundedCache[tuple[str, tuple[int, ...]], SiteMoments] = field(
         default_factory=lambda: BoundedCache(int(HELD_GIB * 2**30)), init=False, repr=False, compare=False

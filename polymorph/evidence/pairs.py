@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from polymorph.evidence.rows import Role
+if TYPE_CHECKING:
+    from polymorph.evidence.rows import Role
 
 End = tuple[int, int]
 """A member at a checkpoint: (seed, step)."""
@@ -22,7 +23,7 @@ class PairLabel:
     target: int
     source_step: int
     target_step: int
-    role: Role
+    role: "Role"
 
     def __post_init__(self) -> None:
         same = self.source == self.target
@@ -39,7 +40,7 @@ class PairLabel:
         """Source and target."""
         return (self.source, self.source_step), (self.target, self.target_step)
 
-    def columns(self, role: Role | None = None) -> dict[str, Any]:
+    def columns(self, role: "Role | None" = None) -> dict[str, Any]:
         """The columns of a row about this pair; `role` replaces its own."""
         plain = {f.name: getattr(self, f.name) for f in fields(self)}
         return plain | {"role": role or self.role, "n_seeds": 1 if self.source == self.target else 2}

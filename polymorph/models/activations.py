@@ -7,16 +7,19 @@ different documents. A chunk holds whole documents and no padding.
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformer_lens.hook_points import HookPoint
 
 from polymorph.models.architecture import HookedModel, mean_free_basis
-from polymorph.tasks.task import IGNORED, SPLITS, Chunk, ProbeConfig, Split, Task
+from polymorph.tasks.config import ProbeConfig
+from polymorph.tasks.task import IGNORED, SPLITS, Chunk, Split, Task
+
+if TYPE_CHECKING:
+    from transformer_lens.hook_points import HookPoint
 
 Coordinates = Float[Tensor, "d_model d"]
 """Orthonormal columns: in what coordinates a residual stream is read. None stands for its own axes."""
@@ -36,8 +39,8 @@ def activations(
     """
     found: dict[str, Tensor] = {}
 
-    def read(site: str) -> Callable[[Tensor, HookPoint], None]:
-        def hook_function(values: Tensor, hook: HookPoint) -> None:
+    def read(site: str) -> "Callable[[Tensor, HookPoint], None]":
+        def hook_function(values: Tensor, hook: "HookPoint") -> None:
             found[site] = _in(coordinates, values[chunk.kept])
             if len(found) == len(sites):
                 raise _ReadAll
@@ -73,7 +76,7 @@ def stream(model: HookedModel, chunk: Chunk, site: str) -> Float[Tensor, "row po
         return None
     found: list[Tensor] = []
 
-    def read(values: Tensor, hook: HookPoint) -> None:
+    def read(values: Tensor, hook: "HookPoint") -> None:
         found.append(values)
         raise _ReadAll
 
@@ -101,7 +104,7 @@ def logits(
     there from before.
     """
 
-    def spliced(values: Tensor, hook: HookPoint) -> Tensor:
+    def spliced(values: Tensor, hook: "HookPoint") -> Tensor:
         assert edit is not None
         changed, own = values.clone(), values[chunk.kept]
         if coordinates is None:

@@ -80,15 +80,6 @@ class Trainable(Architecture, Protocol):
         ...
 
 
-def site_names(has_middle: Sequence[bool]) -> list[str]:
-    """Sites of as many blocks, each with or without one between attention and MLP."""
-    sites = ["blocks.0.hook_resid_pre"]
-    for layer, middle in enumerate(has_middle):
-        sites += [f"blocks.{layer}.hook_resid_mid"] if middle else []
-        sites.append(f"blocks.{layer}.hook_resid_post")
-    return sites
-
-
 def mean_free_basis(d: int) -> Float[Tensor, "d d-1"]:
     """Orthonormal columns that span what is left of ℝᵈ without the direction of all ones; float64.
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from polymorph.models.architecture import site_names
+from polymorph.models.sites import site_names
 
 HEAD = "tok"
 """The one head of a language model: the next token."""

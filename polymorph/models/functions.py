@@ -15,7 +15,8 @@ from torch.func import functional_call
 from polymorph.models.activations import Coordinates, Edit, activations, logits, stream
 from polymorph.models.architecture import HookedModel, Weights
 from polymorph.models.symmetries import Symmetries
-from polymorph.tasks.task import SPLITS, Chunk, ProbeConfig, Task
+from polymorph.tasks.config import ProbeConfig
+from polymorph.tasks.task import SPLITS, Chunk, Task
 
 Hook = tuple[str, Callable[..., Any]]
 """A hook point by its TransformerLens name, and what is called with its values there."""

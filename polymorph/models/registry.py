@@ -1,24 +1,38 @@
-"""The architectures that there are, by the name under which a cohort states its own."""
+"""Every architecture: the folders beside this file, each with one dataclass `ARCHITECTURE`."""
 
 from collections.abc import Mapping
-from typing import Any
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import TYPE_CHECKING, Any
 
-from polymorph.models.architecture import Architecture
-from polymorph.models.dyck_transformer import DyckTransformerConfig
-from polymorph.models.gpt_neox import GPTNeoXArchitecture
-from polymorph.models.pretrained import PretrainedArchitecture
+from polymorph import models
+from polymorph.store import Cohort, CorruptError
 
-TRAINED: dict[str, type[Any]] = {
-    "dyck_transformer": DyckTransformerConfig,
-    "gpt_neox": GPTNeoXArchitecture,
-}
-ARCHITECTURES: dict[str, type[Any]] = {**TRAINED, "pretrained": PretrainedArchitecture}
+if TYPE_CHECKING:
+    from polymorph.models.architecture import Architecture
 
 
-def architecture_of(stated: Mapping[str, Any]) -> Architecture:
-    """The architecture that a cohort states; `ValueError` if it is none of ours."""
+def _found() -> Mapping[str, type[Any]]:
+    folders = (f"{models.__name__}.{info.name}" for info in iter_modules(models.__path__) if info.ispkg)
+    return {kind.name: kind for kind in (import_module(name).ARCHITECTURE for name in sorted(folders))}
+
+
+ARCHITECTURES = _found()
+"""By the name under which a cohort states its own."""
+TRAINED = {name: kind for name, kind in ARCHITECTURES.items() if hasattr(kind, "untrained")}
+"""Those whose members are trained here: see `Trainable`."""
+
+
+def architecture_of(cohort: Cohort) -> "Architecture":
+    """The architecture that the cohort states; `CorruptError` if that is none of ours."""
+    stated = cohort.identity["architecture"]
     kind = ARCHITECTURES.get(str(stated.get("name")))
     if kind is None:
-        raise ValueError(f"architecture {stated.get('name')!r} is none of {', '.join(ARCHITECTURES)}")
-    architecture: Architecture = kind(**stated)
+        raise CorruptError(
+            f"{cohort.folder}: architecture {stated.get('name')!r} is none of {', '.join(ARCHITECTURES)}"
+        )
+    try:
+        architecture: Architecture = kind(**stated)
+    except (TypeError, ValueError) as error:
+        raise CorruptError(f"{cohort.folder}: {error}") from error
     return architecture

@@ -4,10 +4,6 @@ A residual stream may be read in any basis that everything reading and writing i
 which axis of which weight turns with it, which weights only meet as a product, and which axes are lists without an
 order. What acts on the weights by it is `polymorph.alignment.gauge`.
 
-Of the Dyck transformer all of this is exact: RMSNorm without its gain commutes with O(d_model), and nothing has a bias.
-Its positions are a table of numbers that the stream starts from: a turned model carries a turned table. Not in the
-table is what leaves probabilities alone but not logits, a constant added to all classes of a head.
-
 There is no table for GPT-NeoX or other language models. LayerNorm leaves O(d_model − 1) about the mean over
 dimensions, GELU leaves permutations of neurons and no scaling, biases turn with what they are added to, and of
 GL(d_head) on queries and keys only that part is left that commutes with every rotary angle: one rotation and one scale
@@ -21,7 +17,6 @@ import torch
 from torch import Tensor
 
 from polymorph.models.architecture import Architecture, Weights
-from polymorph.models.dyck_transformer import DyckTransformerConfig
 
 
 @dataclass(frozen=True)
@@ -92,31 +87,7 @@ class Symmetries:
                 )
 
 
-def _dyck(model: DyckTransformerConfig) -> Symmetries:
-    norms, heads, neurons = [], [], []
-    for layer in range(model.n_layers):
-        block = f"blocks.{layer}"
-        of_heads = [f"{block}.attn.W_{part}" for part in "QKVO"]
-        heads.append(Heads(f"{block}.attn", *of_heads))
-        neurons.append(Neurons(f"{block}.mlp", f"{block}.mlp.W_in", f"{block}.mlp.W_out"))
-        norms.append(Norm(f"{block}.ln1.w", tuple(of_heads[:3])))
-        norms.append(Norm(f"{block}.ln2.w", (f"{block}.mlp.W_in",)))
-    reads = {f"unembed.{head}.W_U": head for head in ("tok", "depth", "valid")}
-    return Symmetries(
-        d_model=model.d_model,
-        norms=(*norms, Norm("ln_final.w", tuple(reads))),
-        writes={"W_E": "tokens", "W_pos": "positions"},
-        reads=reads,
-        heads=tuple(heads),
-        neurons=tuple(neurons),
-    )
-
-
-TABLES: dict[type, Callable[..., Symmetries]] = {DyckTransformerConfig: _dyck}
-"""By the dataclass of an architecture."""
-
-
 def symmetries_of(architecture: Architecture) -> Symmetries | None:
-    """The table of an architecture; None where there is none."""
-    table = TABLES.get(type(architecture))
-    return None if table is None else table(architecture)
+    """The table of an architecture, which its method `symmetries` gives; None where there is none."""
+    table: Callable[[], Symmetries] | None = getattr(architecture, "symmetries", None)
+    return None if table is None else table()

@@ -1,0 +1,3 @@
+"""Papers whose claims and figures can be asked of an analysis."""
+
+LEDGERS, FIGURES = ("paper",), ("paper",)

@@ -9,6 +9,7 @@ import polars as pl
 
 from polymorph.errors import RunError
 from polymorph.evidence.rows import table
+from polymorph.pipeline.rows_version import rows_version
 from polymorph.pipeline.source import Reasons, Source
 from polymorph.pipeline.study_cache import NOTHING, StudyCache, StudyRows
 from polymorph.plotting.table_rows import at_last_steps
@@ -16,7 +17,9 @@ from polymorph.progress import SILENT, Progress
 from polymorph.saes.stored import StoredDictionaries
 from polymorph.store import digest
 from polymorph.studies.claims import claims_of
-from polymorph.studies.registry import MEMORY_GIB, STUDIES, study_tables
+from polymorph.studies.registry import STUDIES
+from polymorph.studies.study import Study
+from polymorph.studies.tables import MEMORY_GIB, study_tables
 from polymorph.verdicts.claim import Claim
 
 LADDER = "ladder"
@@ -70,10 +73,16 @@ class Analysis:
     def keys(self) -> dict[str, str]:
         """By study, the digest of everything that its rows follow from."""
         self._settled()
-        options = self.source.options()
+        return {name: digest(self._identity(study)) for name, study in STUDIES.items()}
+
+    def _identity(self, study: Study) -> dict[str, Any]:
+        source = self.source
+        reads = study.needs_saes or study.reads_saes
         return {
-            name: digest({"source": self.source.identity(study), **study.identity(options)})
-            for name, study in STUDIES.items()
+            "source": source.identity(study),
+            "saes": source.saes() if reads else {},
+            "rows": rows_version(study.name),
+            **study.identity(source.options.get(study.name)),
         }
 
     def run(self) -> Findings:

@@ -1,16 +1,13 @@
 """The findings of an analysis as a page shows them."""
 
-from polymorph.evidence.rows import table
 from polymorph.pipeline.analysis import Analysis, Findings
 from polymorph.pipeline.study_cache import file_of
 from polymorph.report.data import ReportData
-from polymorph.studies.registry import STUDIES
 
 
 def report_of(analysis: Analysis, found: Findings) -> ReportData:
     """Everything that the page of an analysis shows."""
     facts, tables = analysis.source.facts(), found.tables
-    empty = {name: table([], STUDIES[name].columns) for name in ("ladder", "angles")}
     return ReportData(
         cohort=analysis.source.name,
         task=facts.task,
@@ -19,8 +16,6 @@ def report_of(analysis: Analysis, found: Findings) -> ReportData:
         headline=facts.headline,
         notes=facts.notes,
         left_out=found.left_out,
-        ladder=tables.get("ladder", empty["ladder"]),
-        angles=tables.get("angles", empty["angles"]),
         history=facts.history,
         provenance={
             **analysis.provenance,

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from polymorph.alignment.fit import FITS
+from polymorph.alignment.families import FITS
 from polymorph.pipeline.comparison import Comparison
 from polymorph.report.bundle import CLAIMS, PAGE
 from polymorph.store import Cohort, Member

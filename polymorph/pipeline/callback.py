@@ -9,7 +9,6 @@ import lightning as L
 import torch
 from lightning.pytorch.loggers import Logger
 
-from polymorph.checks import one_of
 from polymorph.evidence.pairs import PairLabel
 from polymorph.evidence.rows import Row
 from polymorph.pipeline.comparison import Comparison
@@ -20,26 +19,7 @@ from polymorph.tracking.charts import metrics_of
 from polymorph.training.checkpoint import Checkpoint
 from polymorph.training.module import StackModule
 
-MODES = ("none", "online", "final")
 T = TypeVar("T")
-
-
-@dataclass
-class CrossSeedConfig:
-    """The comparison at every checkpoint."""
-
-    enabled: bool = True
-    """Compare at every checkpoint; `analyze.py` makes what was not compared."""
-    sae: str = "none"
-    """`online`: SAEs are kept trained at every checkpoint; `final`: trained once, at the end; `none`."""
-
-    steering: str = "none"
-    """`online`: steering vectors are carried between members, and their regimes told, at every checkpoint; `final`:
-    at the end alone; `none`. Some seconds a pair and checkpoint."""
-
-    def __post_init__(self) -> None:
-        one_of("callbacks.cross_seed.sae", self.sae, MODES)
-        one_of("callbacks.cross_seed.steering", self.steering, MODES)
 
 
 @dataclass

@@ -26,7 +26,7 @@ from polymorph.models.activations import (
 )
 from polymorph.models.architecture import Architecture, HookedModel, Weights
 from polymorph.models.functions import Functions
-from polymorph.models.opening import architecture, probe_of, task_of
+from polymorph.models.registry import architecture_of
 from polymorph.models.symmetries import symmetries_of
 from polymorph.progress import SILENT, Progress
 from polymorph.saes.config import SAEConfig
@@ -34,9 +34,10 @@ from polymorph.saes.run import SAETraining
 from polymorph.saes.stored import StoredDictionaries
 from polymorph.store import Cohort, CorruptError, Manifest, digest
 from polymorph.store.checkpoints import WEIGHTS
-from polymorph.tasks.task import ProbeConfig, Task
+from polymorph.tasks.config import ProbeConfig
+from polymorph.tasks.registry import probe_of, task_of
+from polymorph.tasks.task import Task
 
-VERSION = 3  # of the rows of a pair: a change of any definition counts it up
 MEMORY_GIB = 4.0
 """For the moments of pairs that are computed together; more pairs are read in several passes."""
 MODELS_SHARE = 1 / 8
@@ -67,7 +68,7 @@ class Comparison:
     @classmethod
     def of(cls, cohort: Cohort, device: torch.device, memory_gib: float = MEMORY_GIB) -> "Comparison":
         """With the task, the model and the probe that the cohort's own folder states."""
-        return cls(cohort, task_of(cohort), architecture(cohort), probe_of(cohort), device, memory_gib)
+        return cls(cohort, task_of(cohort), architecture_of(cohort), probe_of(cohort), device, memory_gib)
 
     @property
     def sites(self) -> list[str]:
@@ -202,7 +203,7 @@ class Comparison:
     def identity(self) -> dict[str, Any]:
         """What decides the rows of every study beside the checkpoints."""
         options = {"probe": self.probe.identity(), "sites": self.sites, "task": self.cohort.identity["task"]}
-        return {"version": VERSION, "blocks": BLOCKS, **options}
+        return {"blocks": BLOCKS, **options}
 
     def digest_at(self, end: End) -> str:
         """Of a checkpoint, with every fact that was published with it; `CorruptError` if it cannot be read."""

@@ -28,7 +28,7 @@ from polymorph.pipeline.pair_cache import Found
 from polymorph.pipeline.source import Facts, Reasons
 from polymorph.report.data import MemberSummary
 from polymorph.studies.registry import STUDIES
-from polymorph.studies.study import Kind, Study
+from polymorph.studies.study import Kind, Options, Study
 from polymorph.verdicts.claim import Claim
 
 OF_GIVEN = tuple(name for name, study in STUDIES.items() if study.is_of("given"))
@@ -86,7 +86,11 @@ class GivenMembers:
     def identity(self, study: Study) -> Mapping[str, Any]:
         return {}
 
-    def options(self) -> Mapping[str, Any]:
+    @property
+    def options(self) -> Mapping[str, Options]:
+        return {}
+
+    def saes(self) -> Mapping[str, str]:
         return {}
 
     def page_identity(self) -> Mapping[str, Any]:
@@ -112,7 +116,7 @@ class Compared:
 
     @property
     def verdict(self) -> str:
-        """The family of maps that relates the members; see `polymorph.verdicts.site`."""
+        """The family of maps that relates the members; see `polymorph.verdicts.rule`."""
         return self.claims[0].verdict
 
     @property

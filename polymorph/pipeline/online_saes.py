@@ -13,6 +13,7 @@ from polymorph.evidence.pairs import PairLabel
 from polymorph.evidence.rows import LIVE, Row
 from polymorph.pipeline.comparison import Comparison
 from polymorph.pipeline.pair_cache import PairCache, PairRows
+from polymorph.pipeline.rows_version import rows_version
 from polymorph.progress import SILENT
 from polymorph.saes.config import ESTIMATED, STACKABLE, SAEConfig
 from polymorph.saes.places import Place, chosen_sites
@@ -117,7 +118,7 @@ class SAETransfer:
                 if not member.has_sae(step, site, name):
                     return None
                 digests.append(member.read_sae(step, site, name).manifest.digest)
-        return {"of": STUDY.version, "saes": digests}
+        return {"version": rows_version(STUDY.name), "saes": digests}
 
     def rows(self, comparison: Comparison, pairs: Sequence[PairLabel]) -> PairRows:
         only = _OneFamily(comparison.cohort, self.family)

@@ -16,10 +16,10 @@ from polymorph.evidence.rows import LIVE, Row
 from polymorph.models.activations import Activations, Split
 from polymorph.pipeline.comparison import Comparison
 from polymorph.pipeline.pair_cache import PairRows, PairStudy
+from polymorph.pipeline.rows_version import rows_version
 from polymorph.steering.request import Steering
 from polymorph.studies.ladder.rows import ladder_rows
 from polymorph.studies.pairing.rows import study_rows as pairing_rows
-from polymorph.studies.registry import STUDIES
 from polymorph.studies.steering.rows import study_rows as steering_rows
 
 PAIRING_DOCUMENTS = 16
@@ -38,7 +38,7 @@ class Ladder:
     folder = None
 
     def identity(self, comparison: Comparison, pair: PairLabel) -> Mapping[str, Any]:
-        return {}
+        return {"version": rows_version(self.name)}
 
     def rows(self, comparison: Comparison, pairs: Sequence[PairLabel]) -> PairRows:
         """Some pairs at a time, as many as their moments fit into the memory."""
@@ -74,7 +74,7 @@ class Brief:
 
     def identity(self, comparison: Comparison, pair: PairLabel) -> Mapping[str, Any] | None:
         """Ceilings have none."""
-        return {"of": STUDIES[self.study].version, **self.less} if pair.role == "estimate" else None
+        return {"version": rows_version(self.study), **self.less} if pair.role == "estimate" else None
 
     def rows(self, comparison: Comparison, pairs: Sequence[PairLabel]) -> PairRows:
         evidence = self.opened(comparison, pairs)
@@ -123,7 +123,9 @@ def _pairing(evidence: Evidence) -> Iterator[Row]:
 
 
 def _opened(comparison: Comparison, pairs: Sequence[PairLabel]) -> PairEvidence:
-    return lambda pair: replace(comparison.evidence(pair.ends, [pair]), histories=(), steering=BRIEF)
+    return lambda pair: replace(
+        comparison.evidence(pair.ends, [pair]), histories=(), options={"steering": BRIEF}
+    )
 
 
 LADDER: PairStudy = Ladder()

@@ -9,12 +9,11 @@ from polymorph.errors import RequestError
 from polymorph.evidence.evidence import BLOCKS, Evidence, check_size, planted_evidence
 from polymorph.evidence.pairs import PairLabel, pairs_of
 from polymorph.evidence.planted import Planted
-from polymorph.pipeline.comparison import VERSION
 from polymorph.pipeline.pair_cache import Found
 from polymorph.pipeline.source import Facts, Reasons
 from polymorph.report.data import MemberSummary
 from polymorph.store import digest
-from polymorph.studies.study import Kind, Study
+from polymorph.studies.study import Kind, Options, Study
 
 
 @dataclass
@@ -53,14 +52,13 @@ class PlantedCohort:
         """Nothing of it can be damaged."""
 
     def identity(self, study: Study) -> Mapping[str, Any]:
-        return {
-            "planted": self.planted.identity(),
-            "pairs": self.scheme,
-            "blocks": BLOCKS,
-            "version": VERSION,
-        }
+        return {"planted": self.planted.identity(), "pairs": self.scheme, "blocks": BLOCKS}
 
-    def options(self) -> Mapping[str, Any]:
+    @property
+    def options(self) -> Mapping[str, Options]:
+        return {}
+
+    def saes(self) -> Mapping[str, str]:
         return {}
 
     def page_identity(self) -> Mapping[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any, get_args
 import torch
 from sae_lens import SAE
 
-from polymorph.alignment.fit import RUNGS, fit_ladder
+from polymorph.alignment.families import fit_ladder, rungs
 from polymorph.alignment.support import filled
 from polymorph.checks import nearest
 from polymorph.errors import RequestError
@@ -52,7 +52,7 @@ class PortRequest:
                     f"port.{key}={given[key]!r}: a {'seed' if kind is int else 'name'}; {example}"
                 )
         request = cls(**given)
-        for key, choices in (("map", RUNGS), ("variant", get_args(Variant))):
+        for key, choices in (("map", rungs()), ("variant", get_args(Variant))):
             value = getattr(request, key)
             if value not in choices:
                 raise RequestError(

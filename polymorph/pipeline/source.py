@@ -11,7 +11,7 @@ from polymorph.evidence.evidence import Evidence
 from polymorph.evidence.pairs import PairLabel
 from polymorph.pipeline.pair_cache import Found
 from polymorph.report.data import MemberSummary
-from polymorph.studies.study import Kind, Study
+from polymorph.studies.study import Kind, Options, Study
 
 Reasons = list[tuple[str, str]]
 """Who is left out, and why."""
@@ -70,8 +70,13 @@ class Source(Protocol):
         """What decides the rows of a study, beside the study itself."""
         ...
 
-    def options(self) -> Mapping[str, Any]:
-        """What decides the rows of some studies, by the names that `Study.options` has for it."""
+    @property
+    def options(self) -> Mapping[str, Options]:
+        """By study, what is asked of it."""
+        ...
+
+    def saes(self) -> Mapping[str, str]:
+        """What decides the rows of studies that read SAEs: every SAE's digest, or why it cannot be read."""
         ...
 
     def page_identity(self) -> Mapping[str, Any]:

@@ -9,21 +9,17 @@ from typing import Any, Literal
 
 import torch
 
-from polymorph.checks import nearest
-from polymorph.components.ablation import component_names
 from polymorph.errors import RequestError
 from polymorph.evidence.evidence import Evidence, check_size
 from polymorph.evidence.pairs import End, PairLabel, pairs_of
-from polymorph.models.functions import Functions
 from polymorph.pipeline.comparison import Comparison
 from polymorph.pipeline.member_facts import evaluations_of, history_of, state_of, summary_of
 from polymorph.pipeline.pair_cache import Found, PairCache
 from polymorph.pipeline.pair_studies import LADDER
 from polymorph.pipeline.source import Facts, Reasons
 from polymorph.progress import SILENT, Progress
-from polymorph.steering.request import Steering
 from polymorph.store import Cohort, CorruptError, Member, digest
-from polymorph.studies.study import Kind, Study
+from polymorph.studies.study import Kind, Options, Study
 
 
 @dataclass
@@ -38,10 +34,8 @@ class TrainedCohort:
     scheme: str = "all"
     """Which pairs are compared: see `evidence.pairs.SCHEMES`."""
     memory_gib: float = 8.0
-    steering: Steering = field(default_factory=Steering)
-    """By what members are steered, beside what is built in."""
-    components: Sequence[str] | None = None
-    """Which components' effects are told; None for all."""
+    options: Mapping[str, Options] = field(default_factory=dict)
+    """By study, what is asked of it."""
     progress: Progress = SILENT
     left_out: Reasons = field(default_factory=list)
     kind: Kind = "trained"
@@ -52,8 +46,7 @@ class TrainedCohort:
         self.members = self._members()
         self.pairs = self._pairs()
         self._check_size()
-        self._check_steering()
-        self._check_components()
+        self._check_options()
 
     @property
     def name(self) -> str:
@@ -100,20 +93,15 @@ class TrainedCohort:
             **self.comparison.identity(),
         }
 
-    def options(self) -> Mapping[str, Any]:
-        return {
-            "saes": self._saes,
-            "steering": self.steering.identity(),
-            "components": None if self.components is None else list(self.components),
-        }
-
     def page_identity(self) -> Mapping[str, Any]:
         """What is evaluated while members train, and how that ended."""
         return {m.name: [digest(evaluations_of(m)), state_of(m)] for m in self.cohort.members()}
 
+    def saes(self) -> Mapping[str, str]:
+        return self._saes
+
     @cached_property
     def _saes(self) -> dict[str, str]:
-        """The digest of every SAE of the members, or why it cannot be read."""
         found = {}
         for member in self.members:
             for place in member.saes():
@@ -132,7 +120,7 @@ class TrainedCohort:
         if not pairs:
             return None
         evidence = self.comparison.evidence(ends, pairs)
-        return replace(evidence, steering=self.steering, components=self.components)
+        return replace(evidence, options={name: own.request() for name, own in self.options.items()})
 
     def _compared(self) -> tuple[list[End], list[PairLabel]]:
         """At the last step, the members that are compared and their pairs."""
@@ -201,21 +189,11 @@ class TrainedCohort:
         ends = self._last_ends()
         check_size(len(ends), len(pairs_of(ends, self.scheme)), self.d, self.memory_gib)
 
-    def _check_steering(self) -> None:
-        """`RequestError` for a site or a contrast that the members or their task do not have."""
-        comparison = self.comparison
-        asked = Functions([], comparison.sites, comparison.task, comparison.probe, self.device)
-        self.steering.check(asked)
-
-    def _check_components(self) -> None:
-        """`RequestError` for a component that the members do not have, with those that they have."""
-        if self.components is None or not (ends := self._last_ends()):
-            return
-        evidence = self.comparison.evidence(ends[:1], [])
-        there = component_names(evidence.functions(ends[:1]), 0) if evidence.functions is not None else []
-        for name in self.components:
-            if name not in there:
-                raise RequestError(f"components={name}{nearest(name, there)}: one of {', '.join(there)}")
+    def _check_options(self) -> None:
+        """`RequestError` for what these members cannot be asked; a checkpoint is read where options need one."""
+        evidence = replace(self.comparison.evidence([], []), ends=self._last_ends()[:1])
+        for options in self.options.values():
+            options.check(evidence)
 
     def _leave_out_unreadable(self) -> None:
         self.pairs, problems = self.comparison.readable(self.pairs)
@@ -258,18 +236,6 @@ class TrainedCohort:
 def _last(comparison: Comparison, members: Sequence[Member]) -> set[tuple[End, End]]:
     """The ends of every pair at the members' last checkpoints."""
     return {pair.ends for pair in comparison.final_pairs([member.seed for member in members])}
-
-
-def find_cohort(name: str, root: str) -> Cohort:
-    """The cohort of this name below `root`, or in this folder; `RequestError` names the nearest there is."""
-    for folder in (Path(root) / name, Path(name)):
-        if (folder / "cohort.json").is_file():
-            return Cohort.open(folder)
-    there = [path.parent.name for path in Path(root).glob("*/cohort.json")] if Path(root).is_dir() else []
-    known = ", ".join(sorted(there)) or "none"
-    raise RequestError(
-        f"cohort={name}{nearest(name, there)}: neither a cohort in {root} (there: {known}) nor a folder"
-    )
 
 
 def _digest(member: Member, step: int) -> str:

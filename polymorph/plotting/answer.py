@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Answer:
-    """One to three sentences with their numbers, a small table, and what both can and cannot bear.
+    """One to three sentences with their numbers, and a small table.
 
     Names that users gave stand in it as they are: whoever shows it escapes them.
     """
@@ -15,7 +15,6 @@ class Answer:
     """The heading of every column; the first is over the headings of the lines."""
     lines: tuple[tuple[str, ...], ...]
     """Each as long as `columns`, its own heading first; empty where there is nothing to tell apart."""
-    bears: tuple[str, ...]
 
     def __post_init__(self) -> None:
         wrong = [line for line in self.lines if len(line) != len(self.columns)]

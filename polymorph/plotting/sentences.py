@@ -18,7 +18,6 @@ Show = Callable[[float], str]
 ALIKE = 0.1
 """Of explained variance, or of a share of features: a control that comes as near explains most of it."""
 MOST_LINES = 12
-SHARED = "Pairs share seeds: a range over pairs is no interval for another seed."
 NO_CEILING = "There is no ceiling: no member was read at two checkpoints."
 _ZERO = 1e-9  # what is smaller is rounding, in everything but weights
 _NEARLY_ONE = 0.9995  # from here on three digits would say 1
@@ -159,6 +158,6 @@ def shortened(lines: Sequence[tuple[str, ...]]) -> tuple[tuple[str, ...], ...]:
     return (*lines[: MOST_LINES - 2], gap, lines[-1])
 
 
-def nothing(text: str, bears: tuple[str, ...]) -> Answer:
+def nothing(text: str) -> Answer:
     """An answer that says what is missing, without a table."""
-    return Answer(text, (), (), bears)
+    return Answer(text, (), ())

@@ -11,21 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from polymorph.alignment.families import FAMILIES
 from polymorph.plotting.wording import plain
 
 INK = "#222222"
-MAP_COLOURS = {
-    "identity": "#6b6b6b",
-    "shift": "#e69f00",
-    "signed_permutation": "#a89a00",
-    "rotation": "#003f66",
-    "orthogonal": "#0072b2",
-    "similarity": "#56b4e9",
-    "reduced_rank": "#66b89a",
-    "affine": "#009e73",
-}
-"""The families of maps from the smallest to the largest, and their colours."""
-
 CONTROL_COLOURS = {
     "tokens_permuted": "#cc79a7",
     "documents_permuted": "#d55e00",
@@ -87,7 +76,7 @@ def style() -> Any:
 
 def map_colour(name: str) -> str:
     """The colour of a map; grey for one without a place in the palette."""
-    return MAP_COLOURS.get(name, "#999999")
+    return FAMILIES[name].colour if name in FAMILIES else "#999999"
 
 
 def seed_colours(seeds: Sequence[int]) -> dict[int, str]:
@@ -99,12 +88,6 @@ def seed_colours(seeds: Sequence[int]) -> dict[int, str]:
 def control_name(name: str) -> str:
     """A control as it is read."""
     return CONTROL_NAMES.get(name, name.replace("_", " "))
-
-
-def in_ladder_order(names: Sequence[str]) -> list[str]:
-    """Distinct maps from the smallest family to the largest; unknown ones last, by name."""
-    known = list(MAP_COLOURS)
-    return sorted(set(names), key=lambda name: (known.index(name) if name in known else len(known), name))
 
 
 def grid(rows: int, columns: int, height: float, **options: Any) -> tuple[Figure, list[list[Axes]]]:

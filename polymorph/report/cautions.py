@@ -14,7 +14,7 @@ from polymorph.plotting.wording import counted, listed, number
 from polymorph.studies.dictionary_match.rows import DECODER
 from polymorph.studies.massive_activations.rows import ALL, RANDOM, WITHOUT
 from polymorph.studies.registry import schema_of
-from polymorph.verdicts.site import GAP
+from polymorph.verdicts.bounds import GAP
 
 
 def cautions(last: pl.DataFrame, tables: Mapping[str, pl.DataFrame] | None = None) -> list[str]:

@@ -7,8 +7,10 @@ from typing import Any
 import polars as pl
 
 from polymorph.plotting.table_rows import STEPS, completed
-from polymorph.studies.registry import schema_of
+from polymorph.studies.registry import STUDIES, schema_of
 from polymorph.verdicts.claim import Claim
+
+LADDER = "ladder"
 
 
 @dataclass(frozen=True)
@@ -26,8 +28,9 @@ class MemberSummary:
 class ReportData:
     """Everything a page shows; the report reads it and fits nothing.
 
-    `ladder` and `angles` are tables of `studies.ladder` and `studies.angles`; `history` has the columns seed,
-    step, distribution, head, metric, value. `left_out` pairs who is missing with why. Frames may be empty.
+    `tables` holds every study that was made, by name; of the ladder, the rows of all steps. `history` has the
+    columns seed, step, distribution, head, metric, value. `left_out` pairs who is missing with why. Frames may be
+    empty.
     """
 
     cohort: str
@@ -35,12 +38,9 @@ class ReportData:
     architecture: Mapping[str, Any]
     members: Sequence[MemberSummary]
     left_out: Sequence[tuple[str, str]]
-    ladder: pl.DataFrame
-    angles: pl.DataFrame
+    tables: Mapping[str, pl.DataFrame]
     history: pl.DataFrame
     provenance: Mapping[str, str]
-    tables: Mapping[str, pl.DataFrame] = field(default_factory=dict)
-    """Every study that was made, by name; of the ladder, the rows of all steps."""
     claims: Sequence[Claim] = ()
     headline: str = "depth"
     """The head whose accuracies the members have."""
@@ -53,19 +53,15 @@ class ReportData:
         told = (m.last_step is not None or bool(m.reason or m.accuracies) for m in self.members)
         return not self.members or any(told)
 
+    def table(self, study: str) -> pl.DataFrame:
+        """The table of a study with all of its columns; of those about steps, members that were not trained stand at
+        none."""
+        found = completed(self.tables.get(study, pl.DataFrame()), schema_of(study))
+        if self.trained or not STUDIES[study].last_steps_only:
+            return found
+        return found.with_columns(pl.lit(None, dtype=pl.Int64).alias(name) for name in STEPS)
 
-def ladder_of(report: ReportData) -> pl.DataFrame:
-    """The ladder of a report with all of its columns."""
-    return _standing(report, completed(report.ladder, schema_of("ladder")))
-
-
-def angles_of(report: ReportData) -> pl.DataFrame:
-    """The angles of a report with all of their columns."""
-    return _standing(report, completed(report.angles, schema_of("angles")))
-
-
-def _standing(report: ReportData, frame: pl.DataFrame) -> pl.DataFrame:
-    """The rows as they are; members that were not trained stand at no step."""
-    if report.trained:
-        return frame
-    return frame.with_columns(pl.lit(None, dtype=pl.Int64).alias(name) for name in STEPS)
+    @property
+    def ladder(self) -> pl.DataFrame:
+        """All steps of the ladder, beside which everything else is read."""
+        return self.table(LADDER)

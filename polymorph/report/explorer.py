@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from polymorph.alignment.families import in_ladder_order
 from polymorph.evidence.rows import sites_in_order
 from polymorph.plotting.captions import R2_DEFINITION, data_behind
 from polymorph.plotting.style import (
     CEILING,
     CONTROL_COLOURS,
     control_name,
-    in_ladder_order,
     map_colour,
 )
 from polymorph.plotting.table_rows import at_site, dimension, measured, scores

@@ -5,12 +5,11 @@ from collections.abc import Mapping
 from polymorph.plotting.plate import Drawn
 from polymorph.plotting.table_rows import HISTORY, at_last_steps, completed
 from polymorph.report import training_curves
-from polymorph.report.data import ReportData, angles_of, ladder_of
-from polymorph.studies.registry import STUDIES, schema_of
+from polymorph.report.data import LADDER, ReportData
+from polymorph.studies.registry import STUDIES
 
 MEMBERS = "members"
 """The section of what is about members by themselves, and belongs to no study."""
-LADDER, ANGLES = "ladder", "angles"
 
 
 def draw_all(report: ReportData) -> Mapping[str, tuple[Drawn, ...]]:
@@ -19,15 +18,11 @@ def draw_all(report: ReportData) -> Mapping[str, tuple[Drawn, ...]]:
     A study that was not made has no figure, but for the ladder, beside which all others are read; members that were
     not trained have none of their training.
     """
-    ladder = ladder_of(report)
-    whole = {LADDER: ladder} | (
-        {ANGLES: angles_of(report)} if ANGLES in report.tables or not report.tables else {}
-    )
-    whole = {name: completed(rows, schema_of(name)) for name, rows in report.tables.items()} | whole
     drawn: dict[str, tuple[Drawn, ...]] = {}
     if report.trained:
         drawn[MEMBERS] = (training_curves.plate(completed(report.history, HISTORY)),)
+    last = at_last_steps(report.ladder)
     for name, study in STUDIES.items():
-        if name in whole:
-            drawn[name] = tuple(study.plates(whole[name], at_last_steps(ladder), report.trained))
+        if name in report.tables or name == LADDER:
+            drawn[name] = tuple(study.plates(report.table(name), last, report.trained))
     return drawn

@@ -1,6 +1,5 @@
 """The verdict on a whole cohort in plain sentences with numbers: what a page says first."""
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 
 import polars as pl
@@ -8,31 +7,18 @@ import polars as pl
 from polymorph.evidence.rows import sites_in_order
 from polymorph.plotting.table_rows import at_site, dimension, measured, scores
 from polymorph.plotting.wording import DASH, listed, number
+from polymorph.verdicts.bounds import GAP
 from polymorph.verdicts.claim import Claim
 from polymorph.verdicts.estimate import Estimate, estimate
-from polymorph.verdicts.site import GAP
+from polymorph.verdicts.findings import Verdict
+from polymorph.verdicts.words import entry_of
 
-MEANS = {
-    "rotation": "a rotation carries one member to another, and no freer linear map gains anything that counts",
-    "orthogonal": (
-        "a rotation, in some pairs with a reflection, carries one member to another, and no freer linear map gains "
-        "anything that counts"
-    ),
-    "similarity": "a rotation and one common scale carry one member to another",
-    "affine": "a linear map carries one member to another, and a rotation does not",
-    "related, beyond affine": "the members are related, and no linear map says all of how",
-    "unrelated": "nothing relates the members beyond what position explains",
-    "undetermined": "the data do not settle which kind of map relates the members",
-}
-"""Verdict → what it says, for whoever reads it for the first time."""
-PARTLY = "R is undetermined"  # what the reason of a claim then starts with
 PART = (
     "the data determine only part of R, the best rotation or reflection of one member onto another, and of the whole "
     "of R nothing is said"
 )
 """What `undetermined` says where R is not determined as a whole."""
 MOST_SITES = 4  # that a sentence names
-UNSAID = "which kind of map relates the members is not said"
 
 
 COLUMNS = (
@@ -58,20 +44,24 @@ def opening_of(claims: Sequence[Claim], last: pl.DataFrame) -> list[str]:
 
 
 def _verdicts(claims: Sequence[Claim]) -> Iterator[str]:
-    told = [claim for claim in claims if claim.id.startswith("verdict:")]
-    for word, sites in _by_word((claim.verdict, claim.site) for claim in told):
-        partly = all(claim.reason.startswith(PARTLY) for claim in told if claim.site in sites)
-        meaning = PART if partly else MEANS.get(word, UNSAID)
+    told = {claim.site: claim.finding for claim in claims if isinstance(claim.finding, Verdict)}
+    for word, sites in _by_word((verdict.word, site) for site, verdict in told.items()):
+        partly = all(told[site].reason_code == "partly_determined" for site in sites)
+        meaning = PART if partly else entry_of(word).meaning
         yield f"The verdict is {word} {_at(sites, len(told))}: {meaning}."
 
 
 def _ruled_out(claims: Sequence[Claim]) -> Iterator[str]:
     """What holds on the determined dimensions, and where a rotation alone is rejected."""
-    beside = [(word, claim.site) for claim in claims if (word := on_support(claim)) is not None]
+    beside = [
+        (claim.finding.on_support.word, claim.site)
+        for claim in claims
+        if isinstance(claim.finding, Verdict) and claim.finding.on_support is not None
+    ]
     if beside:
         each = [f"{word} {_at(sites, len(beside))}" for word, sites in _by_word(beside)]
         yield f"On the dimensions that the data do determine, the same rule says {'; '.join(each)}."
-    tests = [claim for claim in claims if claim.id.startswith("isometry:")]
+    tests = [claim for claim in claims if claim.kind == "isometry"]
     rejected = [claim.site for claim in tests if claim.verdict == "rejected"]
     if rejected:
         yield (
@@ -88,12 +78,6 @@ def _by_word(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, list[str]]]:
     for word, site in pairs:
         found.setdefault(word, []).append(site)
     return list(found.items())
-
-
-def on_support(claim: Claim) -> str | None:
-    """The verdict on the determined dimensions; None where that is not said beside the claim's own."""
-    said = re.search(r"; on those: (.+?), because ", claim.reason)
-    return None if said is None else said[1]
 
 
 def _at(sites: Sequence[str], all_sites: int) -> str:

@@ -17,7 +17,7 @@ from polymorph.plotting.captions import R2_DEFINITION, Pairs, data_behind, steps
 from polymorph.plotting.plate import Drawn, Plate, first_sentence
 from polymorph.plotting.table_rows import at_last_steps, in_reading_order
 from polymorph.report.cautions import cautions
-from polymorph.report.data import MemberSummary, ReportData, ladder_of
+from polymorph.report.data import MemberSummary, ReportData
 from polymorph.report.explorer import explorer_of
 from polymorph.report.figures import MEMBERS, draw_all
 from polymorph.report.inline_svg import picture
@@ -41,7 +41,7 @@ def render_page(
     files: Mapping[str, bytes] | None = None,
 ) -> str:
     """The page as text; `drawn` and `files` spare drawing and saving figures again."""
-    ladder = ladder_of(report)
+    ladder = report.ladder
     last = at_last_steps(ladder)
     summary = summarise(last)
     plates = draw_all(report) if drawn is None else drawn

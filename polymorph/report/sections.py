@@ -1,14 +1,13 @@
 """The page in sections: one a study, with its question, its answer, its figures and what stands in its table."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import polars as pl
 
 from polymorph.plotting.answer import Answer
 from polymorph.plotting.plate import Drawn
-from polymorph.report.data import ReportData
-from polymorph.report.figures import LADDER
+from polymorph.report.data import LADDER, ReportData
 from polymorph.studies.registry import STUDIES
 
 
@@ -20,16 +19,23 @@ class Section:
     question: str
     answer: Answer | None
     plates: tuple[Drawn, ...]
+    limits: Sequence[str]
     metrics: tuple[str, ...]
 
 
 def sections_of(report: ReportData, drawn: Mapping[str, tuple[Drawn, ...]]) -> list[Section]:
     """Those that were made or have a figure; the ladder always, because all others are read beside it."""
-    tables = {**({} if report.ladder.is_empty() else {LADDER: report.ladder}), **report.tables}
     return [
-        Section(name, study.question, study.answer(tables), drawn.get(name, ()), _metrics(tables.get(name)))
+        Section(
+            name,
+            study.question,
+            study.answer(report.tables),
+            drawn.get(name, ()),
+            study.limits if name in report.tables else (),
+            _metrics(report.tables.get(name)),
+        )
         for name, study in STUDIES.items()
-        if drawn.get(name) or name in tables or name == LADDER
+        if drawn.get(name) or name in report.tables or name == LADDER
     ]
 
 

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from polymorph.alignment.families import FAMILIES, in_ladder_order
 from polymorph.evidence.rows import sites_in_order
-from polymorph.plotting.style import CONTROL_COLOURS, control_name, in_ladder_order
+from polymorph.plotting.style import CONTROL_COLOURS, control_name
 from polymorph.plotting.table_rows import at_site, dimension, measured, once, scores
 from polymorph.plotting.wording import DASH, number, spread
 from polymorph.verdicts.estimate import Estimate, estimate
@@ -65,18 +66,9 @@ def _line(frames: list[pl.DataFrame], label: str, note: str, cell: Cell) -> Line
 
 def _rungs(last: pl.DataFrame) -> Iterator[tuple[str, str, Cell]]:
     rows = last.filter((pl.col("metric") == "r2") & (pl.col("role") == "estimate"))
-    notes = {
-        "identity": "no map at all",
-        "shift": "the means alone",
-        "signed_permutation": "axes permuted and flipped",
-        "rotation": "det R = +1",
-        "orthogonal": "rotation or reflection, and shift",
-        "similarity": "orthogonal, and one scale",
-        "reduced_rank": "linear, of low rank",
-        "affine": "any linear map",
-    }
     for name in in_ladder_order(rows["map"].drop_nulls().to_list()):
-        yield name.replace("_", " "), notes.get(name, ""), _score(name)
+        family = FAMILIES.get(name)
+        yield name.replace("_", " "), family.note if family else "", _score(name)
 
 
 def _score(name: str, role: str = "estimate", control: str | None = None) -> Cell:

@@ -1,14 +1,13 @@
 """How sparse autoencoders are trained. Architectures, their options and the schedules are SAELens'."""
 
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
-
-import torch
-from sae_lens.config import SAETrainerConfig
-from sae_lens.registry import SAE_TRAINING_CLASS_REGISTRY
+from typing import TYPE_CHECKING, Any
 
 from polymorph.checks import at_least, nearest, one_of
-from polymorph.training.numerics import resolve_precision
+
+if TYPE_CHECKING:
+    import torch
+    from sae_lens.config import SAETrainerConfig
 
 SCHEDULERS = ("constant", "cosineannealing", "cosineannealingwarmrestarts")
 TRAINED_VARIANTS = ("distinct", "shared", "again", "unrelated")
@@ -113,7 +112,6 @@ class SAEConfig:
     """Steps between two rows of a training."""
 
     def __post_init__(self) -> None:
-        one_of("sae.architecture", self.architecture, tuple(SAE_TRAINING_CLASS_REGISTRY))
         at_least("sae", self, expansion=1, steps=1, batch_size=2, log_every=1, online_steps=1)
         at_least("sae", self, dead_feature_window=1, feature_sampling_window=1)
         at_least("sae", self, n_batches_for_norm_estimate=1)
@@ -135,6 +133,12 @@ class SAEConfig:
                 raise ValueError(f"sae.{key}={getattr(self, key)}: from 0 to 2^32 - 1")
 
     def _check_options(self) -> None:
+        """Against SAELens, which takes seconds to import: not where all is as it comes."""
+        if self.architecture == "standard" and not self.options:
+            return
+        from sae_lens.registry import SAE_TRAINING_CLASS_REGISTRY
+
+        one_of("sae.architecture", self.architecture, tuple(SAE_TRAINING_CLASS_REGISTRY))
         known = [f.name for f in fields(SAE_TRAINING_CLASS_REGISTRY[self.architecture][1])]
         for key in self.options:
             if key in SET_HERE:
@@ -174,8 +178,10 @@ class SAEConfig:
         by_token = self.options.get("normalize_activations") in BY_TOKEN
         return self.architecture in STACKABLE and not by_token and self.options.get("lp_norm", 1) == 1
 
-    def resolved(self, device: torch.device) -> "SAEConfig":
+    def resolved(self, device: "torch.device") -> "SAEConfig":
         """The same with the precision that it means on this device."""
+        from polymorph.training.numerics import resolve_precision
+
         if self.precision == "auto" and not self.has_closed_form():
             return replace(self, precision="float32")
         return replace(self, precision=resolve_precision(self.precision, device))
@@ -193,8 +199,10 @@ class SAEConfig:
             "optimizer": dict(vars(self.optimizer)),
         }
 
-    def trainer(self, device: str) -> SAETrainerConfig:
+    def trainer(self, device: str) -> "SAETrainerConfig":
         """The same as SAELens' own trainer is told it."""
+        from sae_lens.config import SAETrainerConfig
+
         optimizer = dict(vars(self.optimizer))
         optimizer["lr_end"] = (
             self.optimizer.lr / 10 if self.optimizer.lr_end is None else self.optimizer.lr_end

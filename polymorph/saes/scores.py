@@ -12,23 +12,25 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from jaxtyping import Float, Int
-from sae_lens import SAE
 from torch import Tensor
 
+from polymorph.alignment.families import FAMILIES
 from polymorph.alignment.jackknife import jackknife_interval
-from polymorph.alignment.maps import ISOMETRIES, Map
+from polymorph.alignment.maps import Map
 from polymorph.alignment.moments import explained_variance_from_sums
 from polymorph.models.activations import DocumentLosses, Edit, Spliceable
+
+if TYPE_CHECKING:
+    from sae_lens import SAE
 
 Convention = Literal["centred", "paper"]
 Metric = tuple[str, Convention | None]
 AT_ONCE = 512
 """Tokens whose features are in memory together: few enough to stay in the cache."""
-INVERTIBLE = ISOMETRIES | {"similarity"}
 LEAST_LACK = 0.01
 """Of EV: where the covariance alone may be as near to the ceiling as this, nothing is said of the pairing."""
 LEAST_LOSS = 1e-6
@@ -48,7 +50,8 @@ class Route:
 
         The inverse of a regression would blow up the directions that the regression shrinks.
         """
-        return cls(there, there.inv if there.name in INVERTIBLE else other_way)
+        family = FAMILIES.get(there.name)
+        return cls(there, there.inv if family is not None and family.inverse else other_way)
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ class Passed:
 
 
 @torch.no_grad()
-def pass_through(sae: SAE[Any], x: Float[Tensor, "n d"], route: Route | None = None) -> Passed:
+def pass_through(sae: "SAE[Any]", x: Float[Tensor, "n d"], route: Route | None = None) -> Passed:
     """One SAE on tokens of its own member, or through a route on another's; `rebuilt` is `sae(seen)`.
 
     An SAE with an error term is scored without it: with it every reconstruction is perfect.
@@ -74,13 +77,13 @@ def pass_through(sae: SAE[Any], x: Float[Tensor, "n d"], route: Route | None = N
 
 
 def reconstruction(
-    sae: SAE[Any], x: Float[Tensor, "n d"], route: Route | None = None
+    sae: "SAE[Any]", x: Float[Tensor, "n d"], route: Route | None = None
 ) -> Float[Tensor, "n d"]:
     """x̂, some tokens at a time."""
     return torch.cat([pass_through(sae, some, route).returned for some in x.split(AT_ONCE)])
 
 
-def placed(sae: SAE[Any], device: torch.device) -> SAE[Any]:
+def placed(sae: "SAE[Any]", device: torch.device) -> "SAE[Any]":
     """The SAE, or, if it is on another device, a copy of it on this one."""
     return sae if sae.W_dec.device == device else copy.deepcopy(sae).to(str(device))
 
@@ -217,7 +220,7 @@ class SAEScores:
         self._firing = Firing(blocks)
 
     def update(
-        self, sae: SAE[Any], x: Float[Tensor, "n d"], document: Int[Tensor, "n"], route: Route | None = None
+        self, sae: "SAE[Any]", x: Float[Tensor, "n d"], document: Int[Tensor, "n"], route: Route | None = None
     ) -> None:
         """Add tokens of a member, which the SAE reads through the route."""
         for some, theirs in zip(x.split(AT_ONCE), document.split(AT_ONCE), strict=True):

@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from sae_lens import SAE
+if TYPE_CHECKING:
+    from sae_lens import SAE
 
 Variant = Literal["distinct", "shared", "again", "unrelated", "online", "attached"]
 """How the initialisation and the data of an SAE relate to those of the others of its family:
@@ -23,7 +24,7 @@ Variant = Literal["distinct", "shared", "again", "unrelated", "online", "attache
 class TrainedSAE:
     """One SAE in the form that is scored (SAELens' inference form), float32, evaluation mode."""
 
-    sae: SAE[Any]
+    sae: "SAE[Any]"
     family: str
     """What its training was called, e.g. `standard_x8`; SAEs of one family differ in seed and data alone."""
     variant: Variant = "distinct"

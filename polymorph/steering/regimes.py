@@ -11,10 +11,9 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor
 
-from polymorph.alignment.multiplicity import holm
+from polymorph.alignment.multiplicity import SIGNIFICANCE, holm
 from polymorph.steering.documents import p_above, p_beyond
 
-LEVEL = 0.05
 CLEAN = (0.8, 1.25)
 """Transfer efficiencies that count as those of the member's own vector."""
 Regime = Literal["clean", "partial", "overdriven", "inverted", "none", "undetermined"]
@@ -104,7 +103,7 @@ def corrected(cases: Sequence[PValues], owners: Sequence[int]) -> list[PValues]:
     return [PValues(**{name: values[i] for name, values in adjusted.items()}) for i in range(len(cases))]
 
 
-def regime(p: PValues, level: float = LEVEL) -> Called:
+def regime(p: PValues, level: float = SIGNIFICANCE) -> Called:
     """The name of a case from its corrected p-values, in this order.
 
     *undetermined*: the own vector is not shown to work, so there is nothing to carry over; *inverted*: the other's

@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from polymorph.checks import nearest
@@ -19,20 +19,8 @@ from polymorph.steering.effects import (
     documents_concerned,
     first_documents,
 )
+from polymorph.steering.options import DOSES, SteeringOptions
 from polymorph.steering.vectors import check_labels, check_prompts
-
-DOSES = (0.5, 1.0, 2.0, 4.0)
-"""The paper's."""
-
-
-@dataclass
-class SteeringOptions:
-    """Where and how strongly members are steered."""
-
-    site: str | None = None
-    """Null is `blocks.1.hook_resid_mid`, the paper's, where there is one, and else the middle of the sites."""
-    doses: list[float] = field(default_factory=lambda: list(DOSES))
-    """How often a vector is added; what is tested is tested at the one nearest 1."""
 
 
 @dataclass(frozen=True)

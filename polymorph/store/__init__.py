@@ -2,7 +2,7 @@
 
 from polymorph.store.canonical_json import canonical, digest
 from polymorph.store.checkpoints import Checkpoint, State
-from polymorph.store.cohort import Cohort, check_writable
+from polymorph.store.cohort import Cohort, check_names, check_writable
 from polymorph.store.errors import (
     ConflictError,
     CorruptError,
@@ -40,6 +40,7 @@ __all__ = [
     "WriteError",
     "canonical",
     "check_name",
+    "check_names",
     "check_writable",
     "digest",
     "is_published",

@@ -1,17 +1,20 @@
 """What a member publishes at a step: its weights, or where they are; and apart from them what resuming needs."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from polymorph.store.canonical_json import parse_mapping, readable
 from polymorph.store.errors import CorruptError
 from polymorph.store.manifest import Manifest
 from polymorph.store.step_folders import Shelf
 from polymorph.store.tensors import from_bytes, to_bytes
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 WEIGHTS = "weights.safetensors"
 BUFFERS = "buffers.safetensors"

@@ -13,7 +13,7 @@ from polymorph.store.canonical_json import LARGEST, digest, plain
 from polymorph.store.checksummed_json import seal, unseal
 from polymorph.store.differences import side_by_side
 from polymorph.store.errors import CorruptError, reading, writing
-from polymorph.store.leftovers import sweep
+from polymorph.store.leftovers import leftovers, sweep
 from polymorph.store.member import Member
 from polymorph.store.names import check_name, seed_name, seed_of
 from polymorph.store.pair_rows import Pairs
@@ -21,6 +21,8 @@ from polymorph.store.unfinished import Unfinished, unfinished_names
 
 COHORT = "cohort.json"
 PARTS = ("architecture", "task", "probe")
+
+DEEPEST = 5  # members/seed/saes/step/site
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,24 @@ class Cohort:
 
     def sweep(self) -> list[str]:
         """Remove what dead processes left half done anywhere in the cohort; the names removed."""
-        return sweep(self.folder, depth=5)  # members/seed/saes/step/site
+        return sweep(self.folder, DEEPEST)
+
+    def leftovers(self) -> list[Path]:
+        """What `sweep` would remove."""
+        return leftovers(self.folder, DEEPEST)
+
+
+def check_names(folder: Path | str, **wanted: str) -> None:
+    """`RequestError` if there is a cohort already whose `task` or `architecture` has another name."""
+    try:
+        there = Cohort.open(folder)
+    except RequestError:
+        return
+    for part, name in wanted.items():
+        if (found := there.identity[part].get("name")) != name:
+            raise RequestError(
+                f"{folder} is a cohort whose {part} is {found}, not {name}; give another cohort.name"
+            )
 
 
 def check_writable(folder: Path | str, key: str = "cohort.root") -> None:

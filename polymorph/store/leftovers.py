@@ -16,14 +16,19 @@ def sweep(folder: Path, depth: int = 0) -> list[str]:
 
     What the system does not let be listed or removed stays; links are not followed.
     """
+    return [draft.name for draft in leftovers(folder, depth) if _remove(draft)]
+
+
+def leftovers(folder: Path, depth: int = 0) -> list[Path]:
+    """What `sweep` would remove."""
     try:
         names = files.names(folder)
     except OSError:
         return []
-    drafts = [name for name in names if is_draft(name)]
-    gone = [name for name in drafts if _is_leftover(folder / name) and _remove(folder / name)]
+    drafts = [folder / name for name in names if is_draft(name)]
     below = [folder / name for name in names if depth > 0 and not name.startswith(".")]
-    return gone + [name for path in below if looking.is_folder(path) for name in sweep(path, depth - 1)]
+    deeper = [draft for path in below if looking.is_folder(path) for draft in leftovers(path, depth - 1)]
+    return [draft for draft in drafts if _is_leftover(draft)] + deeper
 
 
 def _is_leftover(draft: Path) -> bool:

@@ -3,12 +3,12 @@
 Reading changes nothing. Below the cohort's folder no symbolic link is followed.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from polymorph.errors import RequestError
 from polymorph.store import durable
@@ -34,6 +34,9 @@ from polymorph.store.sae_folders import SAEShelf
 from polymorph.store.status import Status, read_status, write_status
 from polymorph.store.step_folders import Shelf
 from polymorph.store.tensors import to_bytes
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -164,6 +167,10 @@ class Member:
     def prune_states(self, keep: int = 2) -> list[int]:
         """Remove, each whole, the states older than the newest `keep` readable ones; the steps removed."""
         return self._states.prune(keep)
+
+    def older_states(self, keep: int = 2) -> list[int]:
+        """What `prune_states` would remove."""
+        return self._states.older(keep)
 
     def state_facts(self, step: int) -> Mapping[str, Any]:
         """What was published with a state, by its manifest alone; `CorruptError` if that cannot be read."""

@@ -79,14 +79,15 @@ class Shelf:
 
     def prune(self, keep: int) -> list[int]:
         """Remove all that is older than the newest `keep` readable ones; the steps that were removed."""
-        if keep < 1:
-            raise ValueError(f"keep={keep} would leave nothing to resume from")
-        gone = self._older_than_readable(keep)
+        gone = self.older(keep)
         for step in gone:
             self.remove(step)
         return gone
 
-    def _older_than_readable(self, keep: int) -> list[int]:
+    def older(self, keep: int) -> list[int]:
+        """What `prune` would remove."""
+        if keep < 1:
+            raise ValueError(f"keep={keep} would leave nothing to resume from")
         # Read before anything is removed: what looks newest may be damaged, and then it replaces nothing.
         steps = self.steps()
         readable = (step for step in reversed(steps) if self._is_readable(step))

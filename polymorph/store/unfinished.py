@@ -1,11 +1,11 @@
 """States of trainings that several members share, such as a stack of SAEs: kept until the training is published."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from polymorph.store import files
 from polymorph.store import publication as publishing
@@ -17,6 +17,9 @@ from polymorph.store.manifest import Manifest
 from polymorph.store.names import NAME, check_name
 from polymorph.store.step_folders import Shelf
 from polymorph.store.tensors import to_bytes
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 KEPT = 2
 """States of a training: the newest may be damaged."""

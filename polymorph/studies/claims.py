@@ -6,7 +6,7 @@ import polars as pl
 
 from polymorph.studies.registry import STUDIES
 from polymorph.verdicts.claim import Claim
-from polymorph.verdicts.site import site_claims
+from polymorph.verdicts.site_claims import site_claims
 
 
 def claims_of(tables: Mapping[str, pl.DataFrame]) -> list[Claim]:

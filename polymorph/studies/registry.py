@@ -1,29 +1,40 @@
-"""Every study, in the order of the page: the folders beside this file. Their tables are made here."""
+"""Every study, in the order of the page: the folders of this package, and of what `POLYMORPH_STUDIES` names."""
 
-import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib import import_module
+from pathlib import Path
 from pkgutil import iter_modules
 
 import polars as pl
 
 from polymorph import studies
-from polymorph.errors import RunError
-from polymorph.evidence.evidence import Evidence
-from polymorph.evidence.rows import COLUMNS, Row, table
-from polymorph.progress import SILENT, Progress
+from polymorph.evidence.rows import COLUMNS
 from polymorph.studies.study import Columns, Study
 
-MEMORY_GIB = 8.0
+
+def _found() -> dict[str, Study]:
+    found: list[Study] = [import_module(f"{studies.__name__}.{name}").STUDY for name in _folders()]
+    return {study.name: study for study in sorted(found, key=lambda study: (study.place, study.name))}
 
 
-def _found() -> Mapping[str, Study]:
-    folders = (f"{studies.__name__}.{info.name}" for info in iter_modules(studies.__path__) if info.ispkg)
-    found: list[Study] = [import_module(name).STUDY for name in folders]
-    return {study.name: study for study in sorted(found, key=lambda study: study.place)}
+def _folders() -> list[str]:
+    """Names of the studies' folders; `ValueError` where two have one name, for only the first would be read."""
+    names = [info.name for path in studies.__path__ for info in iter_modules([path]) if info.ispkg]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"there are two studies with the name {twice[0]}, in {', '.join(studies.__path__)}")
+    return names
 
 
 STUDIES = _found()
+
+
+def add_studies(folder: Path) -> None:
+    """Take in the studies whose folders are below this one, for this process, wherever `STUDIES` is read."""
+    if str(folder) not in studies.__path__:
+        studies.__path__.append(str(folder))
+    found = _found()
+    STUDIES.clear()
+    STUDIES.update(found)
 
 
 def schema_of(study: str) -> Columns:
@@ -34,35 +45,3 @@ def schema_of(study: str) -> Columns:
 def table_of(tables: Mapping[str, pl.DataFrame], study: str) -> pl.DataFrame:
     """The rows of a study, of those about all steps at the last ones; no rows where it was not made."""
     return STUDIES[study].table(tables)
-
-
-def study_tables(
-    evidence: Evidence, names: Sequence[str], memory_gib: float = MEMORY_GIB, progress: Progress = SILENT
-) -> tuple[dict[str, pl.DataFrame], list[tuple[str, str]]]:
-    """The table of every named study, and those that could not be made, with the reason.
-
-    A study that cannot bear its evidence (too few tokens or documents, no variance) is refused, not the others.
-    Moments are held for as many sites at a time as the memory allows.
-    """
-    rows: dict[str, list[Row]] = {name: [] for name in names if STUDIES[name].applies(evidence)}
-    refused = {name: f"it needs {STUDIES[name].missing}" for name in names if name not in rows}
-    parts = [(evidence, [name for name in rows if STUDIES[name].scope == "all"])]
-    narrow = [name for name in rows if STUDIES[name].scope != "all"]
-    with progress.bar("studies", len(rows) * len(evidence.sites)) as bar:
-        done = 0
-        for part, asked in itertools.chain(((site, narrow) for site in evidence.by_sites(memory_gib)), parts):
-            for name in asked:
-                bar.update(done, now=name)
-                done += len(part.sites)
-                if name not in refused:
-                    try:
-                        rows[name] += _rows(STUDIES[name], part)
-                    except (ValueError, RunError) as error:
-                        refused[name] = str(error)
-    tables = {name: table(own, STUDIES[name].columns) for name, own in rows.items() if name not in refused}
-    return tables, [(f"study {name}", reason) for name, reason in refused.items()]
-
-
-def _rows(study: Study, evidence: Evidence) -> list[Row]:
-    parts = evidence.by_pairs() if study.scope == "pairs" else [evidence]
-    return [row for part in parts for row in study.rows(part)]

@@ -2,13 +2,15 @@
 
 The folder's modules are found by their names, and loaded when they are first asked:
 
-| module | function | |
+| module | what it has | |
 |---|---|---|
 | `rows.py` | `study_rows(evidence)` | the rows of its table |
 | | `applies(evidence)` | whether it can be asked, where that is more than `needs` says; may be missing |
 | `answer.py` | `answer(table, tables)` | its answer in a few sentences; may be missing |
 | `claims.py` | `study_claims(tables)` | its claims; may be missing |
+| `options.py` | `Options` | what a user may ask of it, which `STUDY` names; may be missing |
 | of `figures` | `plate(table, ladder)` | a figure |
+| `notes.md` | | what docs/tables.md says below its metrics; may be missing |
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,12 +18,13 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import polars as pl
 
 from polymorph.evidence.rows import COLUMNS
 from polymorph.plotting.table_rows import at_last_steps, completed
+from polymorph.studies.needs import BEYOND, LACKING, Kind, Need, met
 
 if TYPE_CHECKING:
     from polymorph.evidence.evidence import Evidence
@@ -33,17 +36,19 @@ if TYPE_CHECKING:
 Columns = Mapping[str, type[pl.DataType]]
 Tables = Mapping[str, pl.DataFrame]
 Scope = Literal["pairs", "site", "all"]
-Need = Literal["models", "labels", "SAEs", "checkpoints", "sites"]
-Kind = Literal["given", "planted", "trained"]
-"""Of a cohort: activations that somebody has, planted members, members that are models."""
 
-LACKING: Mapping[Need, str] = {
-    "models": "members that are models",
-    "labels": "members that say labels",
-    "SAEs": "an SAE of a member at its checkpoint (python train.py stage=sae)",
-    "checkpoints": "a member with at least two checkpoints",
-    "sites": "more than one site",
-}
+
+class Options(Protocol):
+    """What a user may ask of a study: a dataclass whose fields are keys of `analyze.py`, each with its sentence."""
+
+    def request(self) -> Any:
+        """What the study reads, from plain data; `RequestError` for what cannot be right of any cohort."""
+
+    def identity(self) -> Mapping[str, Any]:
+        """What makes two requests the same, as JSON."""
+
+    def check(self, evidence: "Evidence") -> None:
+        """`RequestError` for what these members cannot be asked."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,16 +59,17 @@ class Study:
     question: str
     place: int
     """On the page, from the top."""
+    metrics: Mapping[str, str]
+    """What its rows measure, and how each is defined."""
     columns: Columns = field(default_factory=dict)
     """The further key columns of its table."""
     version: int = 1
     """Of its rows: a change of any definition counts it up, and then no cached row is read as one of them."""
+    options: type[Options] | None = None
     needs: frozenset[Need] = frozenset()
     """What it asks of members beside the moments of their activations."""
     reads_saes: bool = False
     """Whether it says more where there are SAEs, beside what it says without."""
-    options: Sequence[str] = ()
-    """Which of the options of an analysis decide its rows."""
     lacking: str = ""
     """What is lacking where it does not apply, if that is more than `needs` says."""
     kinds: frozenset[Kind] = frozenset({"given", "planted", "trained"})
@@ -76,6 +82,8 @@ class Study:
     """Those that come after them where members were trained."""
     last_steps_only: bool = False
     """Whether its table may hold every step, of which figures and answers read the last of every pair."""
+    limits: Sequence[str] = ()
+    """What its numbers can and cannot bear, in sentences."""
 
     @property
     def name(self) -> str:
@@ -86,24 +94,34 @@ class Study:
         """What is lacking where it does not apply."""
         return self.lacking or " and ".join(LACKING[need] for need in sorted(self.needs))
 
-    def identity(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """What decides its rows beside the members: its version, its own options, and the SAEs where it reads any."""
-        names = [*self.options, *(["saes"] if self.needs_saes or self.reads_saes else [])]
-        return {
-            "study": self.name,
-            "version": self.version,
-            "options": {name: options[name] for name in names if name in options},
-        }
+    @property
+    def needs_saes(self) -> bool:
+        """Whether it has nothing to say without SAEs; others may say more with them."""
+        return "SAEs" in self.needs
 
     def is_of(self, kind: Kind) -> bool:
         """Whether it can be asked of a cohort of this kind at all."""
-        beyond = {"trained": frozenset[Need](), "planted": _OF_MODELS, "given": _OF_MODELS | {"SAEs"}}
-        return kind in self.kinds and not (self.needs & beyond[kind])
+        return kind in self.kinds and not (self.needs & BEYOND[kind])
 
     def applies(self, evidence: "Evidence") -> bool:
         """Whether it can be asked of these members."""
         own = getattr(self._module("rows"), "applies", None)
-        return own is None or bool(own(evidence))
+        return all(met(need, evidence) for need in self.needs) and (own is None or bool(own(evidence)))
+
+    def identity(self, options: Options | None = None) -> dict[str, Any]:
+        """What decides its rows beside the members: its part of a cache key, as JSON."""
+        asked = self.options() if options is None and self.options is not None else options
+        return {
+            "study": self.name,
+            "version": self.version,
+            "options": {} if asked is None else dict(asked.identity()),
+        }
+
+    def request(self, evidence: "Evidence") -> Any:
+        """What is asked of it: as the evidence says, or all that is built in; None for a study without options."""
+        if self.name in evidence.options:
+            return evidence.options[self.name]
+        return None if self.options is None else self.options().request()
 
     def rows(self, evidence: "Evidence") -> Iterator["Row"]:
         found: Iterator[Row] = self._module("rows").study_rows(evidence)
@@ -130,16 +148,8 @@ class Study:
         names = (*self.figures, *(self.figures_of_training if trained else ()))
         return [self._module(name).plate(table, ladder) for name in names]
 
-    @property
-    def needs_saes(self) -> bool:
-        """Whether it has nothing to say without SAEs; others may say more with them."""
-        return "SAEs" in self.needs
-
     def _has(self, module: str) -> bool:
         return find_spec(f"{self.package}.{module}") is not None
 
     def _module(self, name: str) -> ModuleType:
         return import_module(f"{self.package}.{name}")
-
-
-_OF_MODELS: frozenset[Need] = frozenset({"models", "labels", "checkpoints", "sites"})

@@ -16,17 +16,8 @@ from polymorph.studies.registry import STUDIES
 from polymorph.studies.sae_transfer import rows as sae_transfer
 from polymorph.studies.steering.bench import NAMED
 from polymorph.studies.steering.bench import STUDY as STEERING
+from polymorph.verdicts.words import entry_of
 
-VERDICTS = (
-    "undetermined",
-    "unrelated",
-    "related, beyond affine",
-    "affine",
-    "similarity",
-    "orthogonal",
-    "rotation",
-)
-"""By its number, what `verdict` means: from nothing said to the most that can be."""
 LADDER = "ladder"
 CHARTED = (LADDER, pairing.STUDY, STEERING, sae_transfer.STUDY)
 """Studies whose rows have charts."""
@@ -87,7 +78,10 @@ def _haar(rows: Iterable[Row]) -> Metrics:
 
 
 def _verdicts(rows: Sequence[Row]) -> Metrics:
-    """By the rule of claims, from the ladder, and from the pairing test where that was made at this checkpoint."""
+    """By the rule of claims, from the ladder, and from the pairing test where that was made at this checkpoint.
+
+    A word that the table of verdicts does not have is charted as `unknown`, because the other numbers count too.
+    """
     own = [row for row in rows if row.study == LADDER and row.role in ("estimate", "ceiling")]
     if not any(row.role == "estimate" for row in own):
         return {}
@@ -98,9 +92,10 @@ def _verdicts(rows: Sequence[Row]) -> Metrics:
     }
     found: Metrics = {_name(row.site, "pairing_p_value"): row.value for row in tests}
     for claim in claims_of({name: each for name, each in tables.items() if not each.is_empty()}):
-        if claim.id.startswith("verdict:"):
-            found[_name(claim.site, "verdict")] = float(VERDICTS.index(claim.verdict))
-            found[_name(claim.site, "verdict_word")] = claim.verdict
+        if claim.kind == "verdict":
+            entry = entry_of(claim.verdict)
+            found[_name(claim.site, "verdict")] = float(entry.code)
+            found[_name(claim.site, "verdict_word")] = entry.word
     return found
 
 

@@ -4,49 +4,20 @@ Our own rows are the record, so a fault of W&B costs a warning and nothing else.
 network the runs are offline; nothing is asked and nothing waits.
 """
 
-import netrc
-import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
-from urllib.parse import urlparse
+from typing import TYPE_CHECKING, Any
 
-import wandb
 from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from polymorph.checks import one_of
+from polymorph.tracking.config import LoggerConfig, resolve_mode
 from polymorph.tracking.runs import RunLogger
 
-KINDS = ("wandb", "csv", "none")
-RunMode = Literal["online", "offline", "disabled"]
-MODES = ("auto", "online", "offline", "disabled")
-
-
-@dataclass
-class LoggerConfig:
-    """Where numbers are shown; they are kept in the cohort in any case."""
-
-    kind: str = "wandb"
-    """`wandb`, `csv` or `none`; chosen as `logger=…`."""
-    project: str = "polymorph"
-    """Of W&B."""
-    entity: str | None = None
-    """The user or team of W&B; null is the account's own."""
-    mode: str = "auto"
-    """`auto` is online where W&B has a key on this machine, else offline."""
-    tags: list[str] | None = None
-    """Beside those that every run has: its kind, the task, the experiment and the kind of cohort."""
-    media: bool = False
-    """Tables and figures of an analysis too."""
-    artifacts: bool = False
-    """Checkpoints' manifests, SAEs, maps and reports as artifacts, each knowing what it was made from."""
-
-    def __post_init__(self) -> None:
-        one_of("logger.kind", self.kind, KINDS)
-        one_of("logger.mode", self.mode, MODES)
+if TYPE_CHECKING:
+    import wandb
 
 
 class Breaker(Logger):
@@ -122,6 +93,8 @@ class Tracking:
         return Breaker(logger, lambda exit_code: logger.save())
 
     def _wandb(self, name: str, kind: str, config: Mapping[str, Any], tags: Sequence[str]) -> Breaker:
+        import wandb
+
         self.folder.mkdir(parents=True, exist_ok=True)
         mode = resolve_mode(self.config.mode)
         run = wandb.init(
@@ -141,8 +114,10 @@ class Tracking:
         return Breaker(logger, lambda exit_code: run.finish(exit_code=exit_code))
 
 
-def _settings() -> wandb.Settings:
+def _settings() -> "wandb.Settings":
     """Quiet, bounded in time, and nothing but what we log: neither code nor machine leaves with it."""
+    import wandb
+
     return wandb.Settings(
         silent=True,
         init_timeout=20,
@@ -153,19 +128,3 @@ def _settings() -> wandb.Settings:
         x_disable_meta=True,
         x_transaction_log_flush_interval=2.0,  # seconds until `wandb leet` sees what was logged
     )
-
-
-def resolve_mode(mode: str) -> RunMode:
-    """`auto` made definite without asking anybody: a key in the environment or in netrc means online."""
-    asked = os.environ.get("WANDB_MODE", "auto") if mode == "auto" else mode
-    if asked in ("online", "offline", "disabled"):
-        return cast(RunMode, asked)
-    return "online" if os.environ.get("WANDB_API_KEY") or _has_netrc_key() else "offline"
-
-
-def _has_netrc_key() -> bool:
-    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
-    try:
-        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError):
-        return False

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-import wandb
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
@@ -74,11 +73,15 @@ class RunLogger(Logger):
 
     def log_table(self, name: str, table: pl.DataFrame) -> None:
         """The first rows of a table, as many as W&B shows."""
+        import wandb
+
         shown = table.head(TABLE_ROWS)
         with self._inside():
             self.run.log({f"tables/{name}": wandb.Table(columns=shown.columns, data=shown.rows())})
 
     def log_figure(self, name: str, png: bytes, caption: str | None = None) -> None:
+        import wandb
+
         with self._inside(), Image.open(io.BytesIO(png)) as image:
             self.run.log({f"figures/{name}": wandb.Image(image, caption=caption)})
 
@@ -104,6 +107,8 @@ class RunLogger(Logger):
             warnings.warn(f"{artifact.name} is not noted as what this run has read: {error}", stacklevel=2)
 
     def _drafted(self, artifact: Artifact) -> Any:
+        import wandb
+
         draft = wandb.Artifact(artifact.name, type=artifact.kind, metadata=dict(artifact.facts))
         for name, path in sorted(artifact.files.items()):
             policy = "immutable" if artifact.lasting else "mutable"

@@ -12,15 +12,15 @@ import wandb
 import wandb_workspaces.reports.v2 as panels
 import wandb_workspaces.workspaces as ws
 
+from polymorph.alignment.families import rungs
 from polymorph.steering.regimes import REGIMES
-from polymorph.tracking.charts import VERDICTS
-from polymorph.tracking.loggers import LoggerConfig
+from polymorph.tracking.config import LoggerConfig
 from polymorph.tracking.runs import AXIS
+from polymorph.verdicts.words import WORDS
 
 NAME = "workspace.json"
-FAMILIES = ("identity", "signed_permutation", "orthogonal", "similarity", "affine")
 CONTROLS = ("orthogonal_documents_permuted", "orthogonal_covariance_only")
-CODES = ", ".join(f"{code} {word}" for code, word in enumerate(VERDICTS))
+CODES = ", ".join(f"{entry.code} {entry.word}" for entry in WORDS.values())
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def _training(shown: Shown) -> Iterator[Any]:
 
 
 def _r2(site: str) -> list[str]:
-    lines = (*FAMILIES, *CONTROLS, "orthogonal_ceiling", "affine_ceiling")
+    lines = (*rungs(), *CONTROLS, "orthogonal_ceiling", "affine_ceiling")
     return [f"compare/{site}/r2/{line}" for line in lines]
 
 

@@ -1,9 +1,12 @@
 """How members are trained; the defaults are the paper's."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from polymorph.checks import at_least, one_of
+
+if TYPE_CHECKING:
+    from polymorph.models.architecture import Trainable
 
 ACCELERATORS = ("auto", "cpu", "gpu")
 PRECISIONS = ("auto", "float32", "bfloat16")
@@ -118,3 +121,14 @@ class TrainerConfig:
         for key in ("threads", "length_groups"):
             if getattr(self, key) is not None and getattr(self, key) < 1:
                 raise ValueError(f"trainer.{key}={getattr(self, key)}: at least 1, or null")
+
+
+@dataclass
+class SharedIO:
+    """Members take the donor's trained embedding and unembeddings, and never change them."""
+
+    donor: int
+    freeze_final_gain: bool = False
+
+    def parameters(self, model: "Trainable") -> tuple[str, ...]:
+        return (*model.io_parameters, *(model.final_gain if self.freeze_final_gain else ()))

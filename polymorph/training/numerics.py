@@ -49,9 +49,17 @@ def algebra_threads(d: int) -> int:
 
 
 def device_of(accelerator: str) -> torch.device:
-    """The device that `trainer.accelerator` means here; `RequestError` for one that is not there."""
+    """The device that `trainer.accelerator` means here; `RequestError` for one that is not there.
+
+    Apple's GPU is refused and never chosen: moments are sums in float64, which its device `mps` does not have.
+    """
     there = torch.cuda.is_available()
     if accelerator == "gpu" and not there:
+        if torch.backends.mps.is_available():
+            raise RequestError(
+                "trainer.accelerator=gpu: Apple's GPU has no float64, in which activations are compared; give cpu, or "
+                "auto, which is the CPU here"
+            )
         raise RequestError("trainer.accelerator=gpu: there is no GPU here; give cpu, or auto")
     return torch.device("cuda" if there and accelerator != "cpu" else "cpu")
 

@@ -23,7 +23,7 @@ from polymorph.store.differences import side_by_side
 from polymorph.tasks.task import Task
 from polymorph.training import best
 from polymorph.training.checkpoint import Checkpoint, Progress, Schedule
-from polymorph.training.config import CheckpointsConfig, OptimizerConfig, TrainerConfig
+from polymorph.training.config import CheckpointsConfig, OptimizerConfig, SharedIO, TrainerConfig
 from polymorph.training.forecast import Forecast
 from polymorph.training.grouping import Leg, is_final, legs
 from polymorph.training.interruption import Interruption, interruptible
@@ -44,17 +44,6 @@ from polymorph.training.state import CONVERGED_AT, parameters_of, restore_optimi
 
 Say = Callable[[str], None]
 TORCH_COMPILE_ERRORS = (TorchDynamoException, subprocess.SubprocessError, RuntimeError, OSError)
-
-
-@dataclass
-class SharedIO:
-    """Members take the donor's trained embedding and unembeddings, and never change them."""
-
-    donor: int
-    freeze_final_gain: bool = False
-
-    def parameters(self, model: Trainable) -> tuple[str, ...]:
-        return (*model.io_parameters, *(model.final_gain if self.freeze_final_gain else ()))
 
 
 @dataclass

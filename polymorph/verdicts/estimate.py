@@ -8,7 +8,7 @@ from statistics import mean
 import polars as pl
 from scipy.stats import t as student
 
-LEVEL = 0.95
+from polymorph.alignment.jackknife import CONFIDENCE
 
 
 @dataclass(frozen=True)
@@ -81,4 +81,4 @@ def _seed_half_width(rows: pl.DataFrame, seeds: Sequence[int]) -> float:
         return 0.0
     centre = mean(without)
     error = math.sqrt((n - 1) / n * sum((value - centre) ** 2 for value in without))
-    return float(student.ppf((1 + LEVEL) / 2, n - 1)) * error
+    return float(student.ppf((1 + CONFIDENCE) / 2, n - 1)) * error

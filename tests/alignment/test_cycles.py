@@ -10,8 +10,9 @@ from torch import Tensor
 
 from polymorph.alignment.accumulator import MomentAccumulator
 from polymorph.alignment.cycles import cycle_coherence, pair_table, support_basis, triangles
-from polymorph.alignment.fit import affine, orthogonal, r2_from_moments
+from polymorph.alignment.fit import orthogonal, r2_from_moments
 from polymorph.alignment.moments import PairMoments, explained_variance
+from polymorph.alignment.regression import affine
 from polymorph.alignment.synchronise import (
     Frames,
     consensus,

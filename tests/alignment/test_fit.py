@@ -5,11 +5,12 @@ import torch
 from plants import activations, haar, normal
 from scipy.linalg import orthogonal_procrustes
 
-from polymorph.alignment import FITS, fit_rotation, r2_from_moments
+from polymorph.alignment import FITS, fit_orthogonal, fit_rotation, r2_from_moments
 from polymorph.alignment.accumulator import pair_moments
 from polymorph.alignment.controls import covariance_only, gaussian_cross
-from polymorph.alignment.fit import affine, orthogonal, rotation, signed_permutation, similarity
+from polymorph.alignment.fit import orthogonal, rotation, signed_permutation, similarity
 from polymorph.alignment.moments import PairMoments, explained_variance
+from polymorph.alignment.regression import affine
 
 LADDER = list(FITS)
 UNCENTRED = ("identity", "signed_permutation")
@@ -22,14 +23,14 @@ def r2(name: str, fit: PairMoments, score: PairMoments) -> float:
 @pytest.mark.parametrize("sign", [1, -1])
 def test_a_planted_rotation_is_recovered(generator, sign):
     x, R = activations(generator), haar(generator, 8, sign)
-    found = fit_rotation(x, x @ R + normal(generator, 8))
+    found = fit_orthogonal(x, x @ R + normal(generator, 8))
     torch.testing.assert_close(found.weight, R, rtol=0, atol=1e-10)
 
 
 def test_without_reflection_the_best_rotation_is_found_and_a_reflection_is_not(generator):
     x, R = activations(generator), haar(generator, 8, sign=-1)
     y = x @ R
-    turned = fit_rotation(x, y, allow_reflection=False)
+    turned = fit_rotation(x, y)
     assert float(torch.linalg.det(turned.weight)) == pytest.approx(1)
     best = explained_variance(turned(x), y)
     assert best < 0.999
@@ -64,7 +65,7 @@ def test_a_scale_is_a_similarity_and_no_rotation(generator):
 def test_scipy_finds_the_same_orthogonal_matrix(generator):
     x, y = activations(generator), activations(generator)
     oracle, _ = orthogonal_procrustes((x - x.mean(0)).numpy(), (y - y.mean(0)).numpy())
-    torch.testing.assert_close(fit_rotation(x, y).weight, torch.from_numpy(oracle), rtol=0, atol=1e-9)
+    torch.testing.assert_close(fit_orthogonal(x, y).weight, torch.from_numpy(oracle), rtol=0, atol=1e-9)
 
 
 def test_affine_is_least_squares(generator):
@@ -177,11 +178,11 @@ def test_a_constant_side_is_refused(generator):
         r2("shift", pair_moments(x, constant), pair_moments(x, constant))
 
 
-def test_fit_rotation_refuses_other_shapes(generator):
+def test_fits_refuse_other_shapes(generator):
     with pytest.raises(Exception, match="y"):
-        fit_rotation(activations(generator, n=30), activations(generator, n=31))
+        fit_orthogonal(activations(generator, n=30), activations(generator, n=31))
     with pytest.raises(ValueError, match="not finite"):
-        fit_rotation(activations(generator), activations(generator) * torch.inf)
+        fit_orthogonal(activations(generator), activations(generator) * torch.inf)
 
 
 def test_covariance_alone_carries_the_spectrum_and_not_the_tokens(generator):

@@ -13,8 +13,9 @@ from polymorph.alignment.gauge import Aligned, Canonical, Gauge, align, apply_ga
 from polymorph.alignment.gauge_measures import MAX, own_rotations, paper_mse, products, relative_mse
 from polymorph.alignment.gauge_residual import eigenvector_start, matches, search
 from polymorph.alignment.haar import haar
-from polymorph.models.dyck_transformer import DyckTransformer, DyckTransformerConfig
-from polymorph.models.gpt_neox import GPTNeoXArchitecture
+from polymorph.models.dyck_transformer.config import DyckTransformerConfig
+from polymorph.models.dyck_transformer.model import DyckTransformer
+from polymorph.models.gpt_neox.config import GPTNeoXArchitecture
 from polymorph.models.symmetries import Symmetries, symmetries_of
 
 PAPER = DyckTransformerConfig()

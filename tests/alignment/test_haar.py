@@ -25,13 +25,13 @@ from polymorph.alignment.haar_refit import block_residuals, refit_draws, refit_v
 from polymorph.alignment.moments import PairMoments
 from polymorph.alignment.rotation import determinant_sign, eigenvalue_angles
 
-LEVEL = 0.05
+SIGNIFICANCE = 0.05
 D = 64
 
 
 def band(simulations: int) -> tuple[float, float]:
     """The central 99.9 % of the rejected share of an exact test at 5 %."""
-    low, high = binom.interval(0.999, simulations, LEVEL)
+    low, high = binom.interval(0.999, simulations, SIGNIFICANCE)
     return low / simulations, high / simulations
 
 
@@ -71,7 +71,7 @@ def p_values(R: torch.Tensor, name: str, draws: int = 999) -> torch.Tensor:
 
 
 def power(R: torch.Tensor, name: str, draws: int = 999) -> float:
-    return float((p_values(R, name, draws) <= LEVEL).double().mean())
+    return float((p_values(R, name, draws) <= SIGNIFICANCE).double().mean())
 
 
 @pytest.mark.parametrize("determinant", [1, -1])
@@ -198,12 +198,12 @@ def test_each_registered_test_sees_what_the_other_does_not(generator):
     assert power(axes, "signed_permutation_overlap") == 1
     assert power(axes, "power_traces") < 0.4
     for R in (axes[:1], subspace[:1]):
-        assert registered_p(haar_tests(R)) <= LEVEL
+        assert registered_p(haar_tests(R)) <= SIGNIFICANCE
 
 
 def test_haar_is_accepted(generator):
     tests = haar_tests(haar(D, 1, generator), names=tuple(STATISTICS)[:-1])
-    assert registered_p(tests) > LEVEL
+    assert registered_p(tests) > SIGNIFICANCE
     assert all(abs(test.z) < 4 for test in tests.values())
 
 
@@ -214,7 +214,7 @@ def test_the_paper_test_accepts_haar_and_much_that_is_not(generator):
     assert float(paper_ks(privileged(generator, 100, D, 8)).mean()) > 0.9
     permutations_ = paper_ks(signed_permutations(generator, 100, D).abs())
     assert float(permutations_.mean()) > 0.8
-    assert float(permutations_.min()) > LEVEL
+    assert float(permutations_.min()) > SIGNIFICANCE
     unrelated = normal(generator, 50, D, 400) @ normal(generator, 50, 400, D)
     U, _, Vh = torch.linalg.svd(unrelated)
     assert float(paper_ks(U @ Vh).mean()) > 0.9
@@ -250,16 +250,16 @@ def test_size_of_means_over_frames(generator, name):
     frames = torch.stack([haar(16, 2000, generator, sign) for sign in determinants])
     means = STATISTICS[name].function(frames).mean(0)
     low, high = band(2000)
-    rejected = p_value(means, law(name, 16, determinants, draws=4000), "upper") <= LEVEL
+    rejected = p_value(means, law(name, 16, determinants, draws=4000), "upper") <= SIGNIFICANCE
     assert low < float(rejected.double().mean()) < high
-    single = p_value(means, law(name, 16, (1,), draws=4000), "upper") <= LEVEL
+    single = p_value(means, law(name, 16, (1,), draws=4000), "upper") <= SIGNIFICANCE
     assert float(single.double().mean()) < low
 
 
 def test_the_registered_pair_keeps_its_level(generator):
     R = haar(16, 2000, generator)
     smaller = torch.minimum(*(p_values(R, name, draws=4000) for name in REGISTERED))
-    assert float((2 * smaller <= LEVEL).double().mean()) < band(2000)[1]
+    assert float((2 * smaller <= SIGNIFICANCE).double().mean()) < band(2000)[1]
 
 
 def test_frames_weak_alone_are_strong_together(generator):
@@ -267,7 +267,7 @@ def test_frames_weak_alone_are_strong_together(generator):
     together = haar_tests(frames)["power_traces"]
     assert together.p == 0.001
     alone = [haar_tests(frame[None])["power_traces"].p for frame in frames]
-    assert max(alone) > LEVEL
+    assert max(alone) > SIGNIFICANCE
 
 
 def test_p_values_count_draws():
@@ -351,7 +351,7 @@ def test_the_refit_bootstrap_keeps_its_level(generator):
     low, high = band(500)
     for name in ("trace", *REGISTERED):
         null, values = (STATISTICS[name].function(A) for A in (replicates, estimates))
-        share = float((p_value(values, null, STATISTICS[name].tail) <= LEVEL).double().mean())
+        share = float((p_value(values, null, STATISTICS[name].tail) <= SIGNIFICANCE).double().mean())
         assert low < share < high, name
 
 
@@ -364,7 +364,7 @@ def test_noise_with_privileged_axes_is_charged_to_the_null(generator):
     R = orthogonal(moments.total()).weight[None]
     nulls = [refit_values(moments, 199, generator, ["largest_entry"])]
     assert haar_tests(R, names=["largest_entry"])["largest_entry"].p == 0.001
-    assert haar_tests(R, nulls, ["largest_entry"])["largest_entry"].p > LEVEL
+    assert haar_tests(R, nulls, ["largest_entry"])["largest_entry"].p > SIGNIFICANCE
 
 
 def test_a_scale_is_no_noise(generator):
@@ -386,7 +386,7 @@ def test_frames_are_tested_against_their_refits(generator):
     first = haar_tests(estimates[:1], nulls[:1], REGISTERED)
     assert first["power_traces"].p == pytest.approx(1 / 200)
     second = haar_tests(estimates[1:], nulls[1:], REGISTERED)
-    assert registered_p(second) > LEVEL
+    assert registered_p(second) > SIGNIFICANCE
     both = haar_tests(estimates, nulls, REGISTERED)["power_traces"]
     assert both.law_mean == pytest.approx(
         (first["power_traces"].law_mean + second["power_traces"].law_mean) / 2

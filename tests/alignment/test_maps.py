@@ -3,7 +3,8 @@ import torch
 from plants import activations, haar, normal
 
 from polymorph.alignment.accumulator import pair_moments
-from polymorph.alignment.fit import FITS, rotation
+from polymorph.alignment.families import FITS
+from polymorph.alignment.fit import rotation
 from polymorph.alignment.maps import Map
 
 ALL_FITS = {**FITS, "rotation": rotation}

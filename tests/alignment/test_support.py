@@ -12,8 +12,9 @@ from torch import Tensor
 from polymorph.alignment.accumulator import MomentAccumulator, pair_moments
 from polymorph.alignment.collect import SiteMoments, collect
 from polymorph.alignment.components import r2_along
-from polymorph.alignment.fit import affine, orthogonal, r2_from_moments
+from polymorph.alignment.fit import orthogonal, r2_from_moments
 from polymorph.alignment.moments import PairMoments, explained_variance
+from polymorph.alignment.regression import affine
 from polymorph.alignment.support import (
     DETERMINED_WITHIN,
     Support,
@@ -27,7 +28,8 @@ from polymorph.alignment.support import (
     support,
     trace_on_support,
 )
-from polymorph.evidence.planted import SITE, Planted, PlantedConfig
+from polymorph.evidence.planted import SITE, Planted
+from polymorph.evidence.planted_config import PlantedConfig
 
 BLOCKS, LENGTH = 16, 8
 

@@ -10,11 +10,12 @@ import torch
 from cohorts import copy_of, memory_folder, snapshot, trained
 
 from benchmarks import exporting, paper_members
-from benchmarks.exporting import best_evaluation, encoded, export_cohort, exported_bytes, reduced
+from benchmarks.exporting import best_evaluation, encoded, export_cohort, exported_bytes
 from polymorph.errors import RunError
 from polymorph.pipeline.comparison import Comparison
 from polymorph.pipeline.comparison_rows import ComparisonRows
 from polymorph.store import Cohort, Status
+from polymorph.store.reduced_copy import reduced
 
 LIMIT = 10_000_000
 

@@ -1,10 +1,11 @@
 """Verdicts from hand-made tables, in their order; estimates over seeds; many tests at once."""
 
+import ast
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import combinations
+from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
@@ -20,6 +21,10 @@ from polymorph.studies.registry import STUDIES
 from polymorph.verdicts.claim import Claim, write_claims
 from polymorph.verdicts.error_rate import ErrorRate, _given, error_rate
 from polymorph.verdicts.estimate import Estimate, estimate
+from polymorph.verdicts.findings import Finding, Measured
+from polymorph.verdicts.words import UNKNOWN, WORDS, entry_of
+
+PACKAGE = Path(__file__).parents[2] / "polymorph"
 
 # Many tests.
 
@@ -331,7 +336,7 @@ def test_beside_an_undetermined_r_stands_the_verdict_on_its_support():
 
 def test_what_was_not_asked_for_is_not_claimed():
     claims = claims_of(made(p=None, determined=None))
-    assert [own.id.split(":")[0] for own in claims] == ["verdict", "isometry"]
+    assert [own.kind for own in claims] == ["verdict", "isometry"]
     assert claims[0].verdict == "rotation"
     assert claims_of({}) == []
 
@@ -348,7 +353,7 @@ def test_the_isometry_is_rejected_by_the_lower_bound():
 
 
 def test_of_unrelated_members_no_isometry_is_claimed():
-    ids = [own.id.split(":")[0] for own in claims_of(made(p=0.5, haar_p=0.5))]
+    ids = [own.kind for own in claims_of(made(p=0.5, haar_p=0.5))]
     assert ids == ["verdict", "pairing", "haar"]
 
 
@@ -388,19 +393,110 @@ def test_what_may_be_said_of_haar(about, wanted, reason):
     assert reason in found.reason
 
 
+FIRST = ("id", "site", "statement", "verdict", "reason", "value", "low", "high", "threshold", "error_rate")
+
+
 def test_claims_are_written_with_all_they_rest_on():
     claims = claims_of(made(determinant=-1.0, haar_p=0.5))
     written = json.loads(write_claims(claims))
-    keys = {"id", "site", "statement", "value", "low", "high", "threshold", "verdict", "reason"}
-    assert all(entry.keys() == keys | {"error_rate"} for entry in written)
-    rates = [entry.pop("error_rate") for entry in written]
-    assert [Claim(**entry) for entry in written] == [replace(claim, error_rate=None) for claim in claims]
-    assert [rate and ErrorRate(**rate) for rate in rates] == [claim.error_rate for claim in claims]
+    for entry, claim in zip(written, claims, strict=True):
+        assert tuple(entry)[: len(FIRST)] == FIRST
+        assert {name: entry[name] for name in FIRST[:-1]} == {
+            name: getattr(claim, name) for name in FIRST[:-1]
+        }
+        assert (entry["error_rate"] and ErrorRate(**entry["error_rate"])) == claim.error_rate
+        assert entry["kind"] == claim.kind
+        decided = Measured(**entry["decided_by"])
+        assert decided == claim.finding.decided_by
+        assert (decided.value, decided.bound) == (entry["value"], entry["threshold"])
     assert "−" in write_claims(claims).decode()  # readable as it is
     assert write_claims([]).strip() == b"[]"
     assert all(entry["site"] == SITE and entry["id"].endswith(SITE) for entry in written)
     decided = written[0]
     assert decided["low"] <= decided["value"] <= decided["high"] <= decided["threshold"]
+
+
+def test_a_verdict_is_written_with_its_fields_and_null_where_nothing_was_measured():
+    part = {"determined": 5, "r2": R2 | {"identity": 0.1, "rotation": 0.9}, "on_support": R2}
+    partly, whole, bare = (
+        json.loads(write_claims([verdict(**about)]))[0]
+        for about in (part | {"ceiling": 0.99}, {"determined": 8}, {"determined": None})
+    )
+    assert (partly["verdict"], partly["reason_code"]) == ("undetermined", "partly_determined")
+    assert (partly["relation_on_support"], partly["decided_on_support_by"]["statistic"]) == (
+        "rotation",
+        "scale_gap",
+    )
+    assert (partly["determined_dimension"], partly["dimension"]) == (5, 8)
+    assert (partly["r2_identity"], partly["r2_rotation"], partly["r2_ceiling"]) == (0.1, 0.9, 0.99)
+    assert partly["share_of_variance"] is None
+    assert (whole["relation_on_support"], whole["share_of_variance"]) == ("rotation", 1.0)
+    assert whole["r2_affine"] == pytest.approx(R2["affine"])
+    nothing = ("relation_on_support", "determined_dimension", "dimension", "share_of_variance", "r2_identity")
+    assert [bare[name] for name in (*nothing, "r2_ceiling")] == [None] * 6
+
+
+def test_the_words_have_codes_of_their_own_and_an_unknown_one_has_none():
+    assert [entry.code for entry in WORDS.values()] == list(range(len(WORDS)))
+    assert set(CASES) == set(WORDS)
+    assert entry_of("quixotic") is UNKNOWN
+    assert UNKNOWN.code not in [entry.code for entry in WORDS.values()]
+
+
+def test_the_documents_have_the_table_of_words():
+    docs = Path(__file__).parents[2] / "docs"
+    rows = [f"| {entry.code} | {entry.word} | {entry.meaning} |" for entry in WORDS.values()]
+    assert "\n".join(rows) in (docs / "statistics.md").read_text(encoding="utf-8")
+    words = " | ".join(entry.word for entry in WORDS.values())
+    assert f"| word | {words} |" in (docs / "dashboards.md").read_text(encoding="utf-8")
+
+
+def test_a_finding_without_a_sentence_is_refused():
+    claim = Claim(site=SITE, finding=Finding(word="so"))
+    for name in ("statement", "reason"):
+        with pytest.raises(TypeError, match="Finding"):
+            getattr(claim, name)
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "report").rglob("*.py")), ids=lambda path: path.stem)
+def test_the_page_takes_nothing_from_a_sentence(path):
+    """No claim's text is searched or cut: words and numbers are fields."""
+    assert not parsed(path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        're.search(r"on those: (.+?), because", claim.reason)',
+        'claim.reason.startswith("R is undetermined")',
+        "tail.partition(claim.verdict)",
+        'claim.id.partition(":")',
+    ],
+)
+def test_a_sentence_that_is_read_back_is_seen(line):
+    assert parsed(line)
+
+
+def parsed(source: str) -> bool:
+    """Whether a call that takes text apart stands on a claim's text."""
+    texts = {"reason", "statement", "verdict", "id"}
+    apart = {
+        "search",
+        "match",
+        "findall",
+        "startswith",
+        "endswith",
+        "partition",
+        "rpartition",
+        "split",
+        "index",
+    }
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in apart:
+            parts = (node.func.value, *node.args)
+            if any(isinstance(one, ast.Attribute) and one.attr in texts for one in parts):
+                return True
+    return False
 
 
 # How often a verdict is wrong.
@@ -431,8 +527,7 @@ def test_an_error_rate_counts_both_ways_of_being_wrong(judged):
 
 def test_every_verdict_tells_its_error_rate_and_nothing_else_does(judged):
     for claim in claims_of(made()):
-        verdict = claim.id.startswith("verdict:")
-        assert claim.error_rate == (error_rate(claim.verdict) if verdict else None)
+        assert claim.error_rate == (error_rate(claim.verdict) if claim.kind == "verdict" else None)
 
 
 def test_where_nothing_was_judged_nothing_is_told():

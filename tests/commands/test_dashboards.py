@@ -43,7 +43,7 @@ def swept(root: Path, *own: str) -> Cohort:
     assert jobs is not None
     train.check(jobs)
     for job in jobs:
-        train.run(job)
+        train.perform(job)
     assert train.finish(jobs) == command.DONE
     return cohort_in(root)
 
@@ -146,7 +146,7 @@ def test_a_fault_of_the_dashboard_is_said_and_costs_nothing(
     shutil.copytree(stacked.folder, root / stacked.name)
     shutil.rmtree(root / stacked.name / "wandb")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("polymorph.pipeline.comparison_run.metrics_of", breaks)
+        patch.setattr("polymorph.pipeline.comparison_rows.metrics_of", breaks)
         swept(root, "seed=[0,1]")  # which says that it was done
     assert "no run of the comparison: ArithmeticError" in capsys.readouterr().out
     swept(root, "seed=[0,1]")  # and made up for by the next command
@@ -223,7 +223,7 @@ def test_an_analysis_tells_every_checkpoint_and_shows_tables_figures_and_artifac
 ) -> None:
     from polymorph.cli import analyze
     from polymorph.cli.config import AnalyzeConfig
-    from polymorph.tracking.loggers import LoggerConfig
+    from polymorph.tracking.config import LoggerConfig
 
     monkeypatch.delenv("WANDB_MODE", raising=False)
     folder = Path(shutil.copytree(stacked.folder, root / stacked.name))

@@ -42,7 +42,7 @@ def trained_in(folder: Path, *more: str) -> Cohort:
     assert jobs is not None
     train.check(jobs)
     for job in jobs:
-        train.run(job)
+        train.perform(job)
     assert train.outcome(jobs) == command.DONE
     return Cohort.open(folder / "small")
 

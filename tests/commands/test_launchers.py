@@ -14,19 +14,20 @@ from cohorts import UNWATCHED, all_weights, arguments, cohort_in, equal, memory_
 from ended import REPOSITORY, Run, check_refused
 from omegaconf import OmegaConf
 
-from polymorph.cli import command, launchers, reference
+from polymorph.cli import command, extras, launchers
 from polymorph.cli.config import TrainConfig
 from polymorph.errors import RequestError
+from polymorph.presets import CONF
 from polymorph.store import Cohort
 
 
 def plugin(extra: str) -> pytest.MarkDecorator:
-    there = launchers._installed(launchers.MODULES[extra])
+    there = extras.is_installed(launchers.MODULES[extra])
     return pytest.mark.skipif(not there, reason=f"the extra {extra} is not installed")
 
 
 needs_ray, needs_slurm = plugin("ray"), plugin("slurm")
-PRESETS = sorted(path.stem for path in Path(reference.CONF, "hydra", "launcher").glob("*.yaml"))
+PRESETS = sorted(path.stem for path in Path(CONF, "hydra", "launcher").glob("*.yaml"))
 NAMES = [
     pytest.param(name, marks=plugin(extra)) for extra, names in launchers.EXTRAS.items() for name in names
 ]
@@ -82,7 +83,7 @@ def test_a_launchers_keys_and_values_are_checked(run: Run, root: Path) -> None:
 def test_a_launcher_that_is_not_installed_is_refused(
     run: Run, root: Path, extra: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(launchers, "_installed", lambda module: False)
+    monkeypatch.setattr(launchers, "is_installed", lambda module: False)
     for name in launchers.EXTRAS[extra]:
         ended = run("train", "-m", *arguments(root, "seed=0,1"), f"hydra/launcher={name}")
         check_refused(ended, f"hydra/launcher={name}", rf'pip install "polymorph\[{extra}\]"')
@@ -90,9 +91,9 @@ def test_a_launcher_that_is_not_installed_is_refused(
 
 
 def test_what_is_installed_is_found() -> None:
-    assert launchers._installed("hydra_plugins.hydra_joblib_launcher")
-    assert not launchers._installed("hydra_plugins.none")
-    assert not launchers._installed("no_plugins.none")
+    assert extras.is_installed("hydra_plugins.hydra_joblib_launcher")
+    assert not extras.is_installed("hydra_plugins.none")
+    assert not extras.is_installed("no_plugins.none")
 
 
 def test_a_launcher_that_there_is_not_is_refused(run: Run, root: Path) -> None:

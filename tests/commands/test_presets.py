@@ -8,14 +8,15 @@ from cohorts import cohort_in, status_of
 from ended import Run
 from hub_folders import write_prose
 
-from polymorph.cli import command, reference
+from polymorph.cli import command
 from polymorph.cli.config import AnalyzeConfig, TrainConfig
 from polymorph.cli.import_stage import asked_models
 from polymorph.errors import RequestError
+from polymorph.presets import CONF
 
 
 def names(*group: str) -> list[str]:
-    return sorted(path.stem for path in Path(reference.CONF, *group).glob("*.yaml"))
+    return sorted(path.stem for path in Path(CONF, *group).glob("*.yaml"))
 
 
 EXPERIMENTS = names("experiment")

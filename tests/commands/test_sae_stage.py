@@ -33,7 +33,8 @@ from cohorts import (
 from ended import Ended, Run, check_refused
 from sae_lens import SAE, StandardSAE, StandardSAEConfig
 
-from polymorph.cli import command, reference, sae_stage
+from polymorph.cli import command, sae_stage
+from polymorph.presets import CONF
 from polymorph.saes.module import SAEModule
 from polymorph.store import Cohort
 from polymorph.tracking.loggers import Tracking
@@ -392,7 +393,7 @@ def test_members_that_are_stopped_have_no_saes_yet(root: Path) -> None:
 @pytest.mark.slow
 def test_the_command_itself_ends_with_143(cohort: Cohort, root: Path) -> None:
     process = subprocess.Popen(
-        [sys.executable, str(Path(reference.CONF).parent / "train.py"), *asked(root, "sae.steps=100000")],
+        [sys.executable, str(Path(CONF).parent / "train.py"), *asked(root, "sae.steps=100000")],
         cwd=root,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,

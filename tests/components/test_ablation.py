@@ -13,7 +13,7 @@ from polymorph.components.ablation import (
 )
 from polymorph.components.naming import PARTS, points_of
 from polymorph.errors import RequestError
-from polymorph.models.dyck_transformer import DyckTransformer
+from polymorph.models.dyck_transformer.model import DyckTransformer
 
 
 def two_blocks() -> Toy:

@@ -16,7 +16,7 @@ from polymorph.components.attribution import (
     midpoints,
     slopes_of,
 )
-from polymorph.models.dyck_transformer import DyckTransformer
+from polymorph.models.dyck_transformer.model import DyckTransformer
 
 
 def ablations(read):

@@ -5,7 +5,7 @@ import torch
 from toy_models import SMALL, Toy, dyck_functions, table
 
 from polymorph.components.decoys import AVERAGED, DECOYS, NOISE, SWAPPED, decoys_of
-from polymorph.models.dyck_transformer import DyckTransformer
+from polymorph.models.dyck_transformer.model import DyckTransformer
 
 
 def made(model) -> dict:

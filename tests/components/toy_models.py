@@ -9,11 +9,13 @@ from torch import Tensor, nn
 from transformer_lens import HookedRootModule
 from transformer_lens.hook_points import HookPoint
 
-from polymorph.models.dyck_transformer import DyckTransformer, DyckTransformerConfig
+from polymorph.models.dyck_transformer.config import DyckTransformerConfig
+from polymorph.models.dyck_transformer.model import DyckTransformer
 from polymorph.models.functions import Functions
 from polymorph.models.symmetries import symmetries_of
-from polymorph.tasks.dyck import Dyck
-from polymorph.tasks.task import Chunk, ProbeConfig, Split
+from polymorph.tasks.config import ProbeConfig
+from polymorph.tasks.dyck.task import Dyck
+from polymorph.tasks.task import Chunk, Split
 
 LENGTH, WIDTH = 4, 3
 FAR = 40.0

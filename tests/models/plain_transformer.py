@@ -5,7 +5,8 @@ import math
 import torch
 from torch import Tensor
 
-from polymorph.models.dyck_transformer import DyckTransformer, DyckTransformerConfig
+from polymorph.models.dyck_transformer.config import DyckTransformerConfig
+from polymorph.models.dyck_transformer.model import DyckTransformer
 
 
 def gained(seed: int = 0, **config: int) -> DyckTransformer:

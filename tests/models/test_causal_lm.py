@@ -9,9 +9,11 @@ from torch import Tensor
 
 from polymorph.errors import RequestError
 from polymorph.models.activations import activations, coordinates_of, logits, token_losses
-from polymorph.models.architecture import mean_free_basis, site_names
+from polymorph.models.architecture import mean_free_basis
 from polymorph.models.causal_lm import HookedCausalLM, float32_weights, residual_sites
-from polymorph.models.pretrained import check_answers, describe, weights_digest
+from polymorph.models.pretrained.description import check_answers, describe
+from polymorph.models.pretrained.reference import weights_digest
+from polymorph.models.sites import site_names
 from polymorph.tasks.task import IGNORED, Chunk
 
 KINDS = {"gpt_neox": gpt_neox, "sequential gpt_neox": sequential_neox, "gpt2": gpt2, "llama": llama}

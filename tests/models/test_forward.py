@@ -2,8 +2,9 @@ import pytest
 import torch
 from plain_transformer import gained, plain_logits
 
-from polymorph.models.dyck_transformer import DyckTransformer, DyckTransformerConfig
-from polymorph.tasks.dyck import Dyck
+from polymorph.models.dyck_transformer.config import DyckTransformerConfig
+from polymorph.models.dyck_transformer.model import DyckTransformer
+from polymorph.tasks.dyck.task import Dyck
 
 HEADS = {"tok": 40, "depth": 9, "valid": 2}
 # Both sides are float64 with logits of order 1; rounding is about 1e-14, a wrong factor about 0.1.

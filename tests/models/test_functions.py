@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from polymorph.models.dyck_transformer import DyckTransformerConfig
+from polymorph.models.dyck_transformer.config import DyckTransformerConfig
 from polymorph.models.functions import Functions
-from polymorph.tasks.dyck import DISTRIBUTIONS, Dyck
-from polymorph.tasks.task import ProbeConfig
+from polymorph.tasks.config import ProbeConfig
+from polymorph.tasks.dyck.task import DISTRIBUTIONS, Dyck
 
 CPU = torch.device("cpu")
 CONFIG = DyckTransformerConfig(n_layers=2, d_model=16, n_heads=2, d_head=8, d_mlp=32, init_std=0.3)

@@ -7,10 +7,10 @@ from torch import nn
 from transformers import AutoModelForCausalLM, GPTNeoXForCausalLM
 
 from polymorph.models.architecture import Trainable
-from polymorph.models.gpt_neox import GPTNeoXArchitecture
-from polymorph.models.registry import architecture_of
-from polymorph.tasks.dyck import DyckConfig
-from polymorph.tasks.text.text_task import TextConfig
+from polymorph.models.gpt_neox.config import GPTNeoXArchitecture
+from polymorph.models.registry import ARCHITECTURES
+from polymorph.tasks.dyck.config import DyckConfig
+from polymorph.tasks.text.config import TextConfig
 from polymorph.training.stack import Stack
 
 SMALL = {"n_layers": 2, "d_model": 16, "n_heads": 2, "d_mlp": 32, "d_vocab": 300, "n_ctx": 24}
@@ -52,7 +52,7 @@ def test_transformers_opens_what_is_published(tmp_path, parallel: bool) -> None:
     model = architecture.untrained(7)
     assert isinstance(model, nn.Module)
     weights = {name: value.detach() for name, value in model.named_parameters()}
-    opened_and_saved = GPTNeoXForCausalLM(architecture._config())
+    opened_and_saved = GPTNeoXForCausalLM(architecture.huggingface())
     opened_and_saved.save_pretrained(tmp_path / "theirs")
     assert set(weights) == set(load_file(tmp_path / "theirs" / "model.safetensors"))
     save_file(weights, tmp_path / "weights.safetensors")
@@ -65,9 +65,8 @@ def test_transformers_opens_what_is_published(tmp_path, parallel: bool) -> None:
         torch.testing.assert_close(opened(read).logits, model(read)["tok"], rtol=0, atol=1e-5)
         hooked = architecture.hooked(weights, None, {})
         torch.testing.assert_close(hooked(read)["tok"], model(read)["tok"], rtol=0, atol=1e-5)
-    assert architecture.sites == list(
-        architecture_of({"name": "gpt_neox", **SMALL, "parallel": parallel}).sites
-    )
+    again = ARCHITECTURES["gpt_neox"](**{"name": "gpt_neox", **SMALL, "parallel": parallel})
+    assert architecture.sites == list(again.sites)
 
 
 def test_weights_that_lack_a_parameter_are_no_model() -> None:

@@ -4,13 +4,8 @@ import pytest
 import torch
 from scipy.stats import kstest
 
-from polymorph.models.dyck_transformer import (
-    FINAL_GAIN,
-    IO_PARAMETERS,
-    DyckTransformer,
-    DyckTransformerConfig,
-    analytic_positions,
-)
+from polymorph.models.dyck_transformer.config import FINAL_GAIN, IO_PARAMETERS, DyckTransformerConfig
+from polymorph.models.dyck_transformer.model import DyckTransformer, analytic_positions
 
 
 def model(seed: int = 0, **config: int) -> DyckTransformer:

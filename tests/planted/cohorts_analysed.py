@@ -11,9 +11,10 @@ from torch import Tensor
 from polymorph.alignment.fit import orthogonal
 from polymorph.evidence.evidence import Evidence
 from polymorph.evidence.pairs import pairs_of
-from polymorph.evidence.planted import SITE, Planted, PlantedConfig
+from polymorph.evidence.planted import SITE, Planted
+from polymorph.evidence.planted_config import PlantedConfig
 from polymorph.studies.claims import claims_of
-from polymorph.studies.registry import study_tables
+from polymorph.studies.tables import study_tables
 from polymorph.verdicts.claim import Claim
 
 DECIDING = ("ladder", "support", "pairing", "haar")
@@ -66,7 +67,7 @@ def analysed(kind: str, studies: Sequence[str] = DECIDING, **settings: Any) -> A
     evidence = Evidence(planted.name, ends, pairs_of(ends), planted, planted.config.seed)
     tables, refused = study_tables(evidence, studies)
     assert not refused
-    claims = {claim.id.split(":")[0]: claim for claim in claims_of(tables)}
+    claims = {claim.kind: claim for claim in claims_of(tables)}
     return Analysed(planted, evidence, tables, claims)
 
 

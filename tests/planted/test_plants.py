@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from polymorph.alignment.accumulator import pair_moments
-from polymorph.evidence.planted import KINDS, SITE, Planted, PlantedConfig
+from polymorph.evidence.planted import KINDS, SITE, Planted
+from polymorph.evidence.planted_config import PlantedConfig
 from polymorph.models.activations import ActivationSource
 
 SHARED = [kind for kind in KINDS if kind not in ("unrelated", "partial", "bent")]

@@ -1,7 +1,9 @@
 """Rows of a checkpoint as charts: what is drawn is what the rows say, and the law beside ‖R − I‖ is Haar's."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
+import polars as pl
 import pytest
 import torch
 from planted_report import tables
@@ -11,7 +13,9 @@ from polymorph.alignment.rotation import frobenius_from_identity, frobenius_haar
 from polymorph.evidence.rows import Row
 from polymorph.plotting.table_rows import at_last_steps
 from polymorph.studies.claims import claims_of
-from polymorph.tracking.charts import REGIMES, VERDICTS, by_checkpoint, combined, metrics_of
+from polymorph.tracking.charts import REGIMES, by_checkpoint, combined, metrics_of
+from polymorph.verdicts.claim import Claim
+from polymorph.verdicts.words import WORDS
 
 STEPS = [0, 100]
 
@@ -49,16 +53,33 @@ def test_every_checkpoint_has_r2_by_map_the_distance_beside_its_law_and_a_verdic
             )
             assert low < mean < high
             word = metrics[f"compare/{site}/verdict_word"]
-            assert VERDICTS[int(metrics[f"compare/{site}/verdict"])] == word
+            assert WORDS[word].code == metrics[f"compare/{site}/verdict"]
 
 
 def test_the_verdict_is_that_of_the_claims(rows: list[Row]) -> None:
     ladder, _ = tables(3, STEPS)
-    said = {
-        c.site: c.verdict for c in claims_of({"ladder": at_last_steps(ladder)}) if c.id.startswith("verdict:")
-    }
+    claims = claims_of({"ladder": at_last_steps(ladder)})
+    said = {claim.site: claim.verdict for claim in claims if claim.kind == "verdict"}
     metrics = metrics_of(dict(by_checkpoint(rows))[STEPS[-1]])
     assert said == {site: metrics[f"compare/{site}/verdict_word"] for site in said}
+
+
+def test_an_unknown_word_is_charted_as_unknown_and_loses_nothing(
+    rows: list[Row], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    last = dict(by_checkpoint(rows))[STEPS[-1]]
+    known = metrics_of(last)
+
+    def quixotic(tables: Mapping[str, pl.DataFrame]) -> list[Claim]:
+        word = {"word": "quixotic"}
+        return [replace(claim, finding=replace(claim.finding, **word)) for claim in claims_of(tables)]
+
+    monkeypatch.setattr("polymorph.tracking.charts.claims_of", quixotic)
+    metrics = metrics_of(last)
+    assert metrics.keys() == known.keys()
+    for name, value in metrics.items():
+        wanted = {"verdict": -1.0, "verdict_word": "unknown"}.get(name.rpartition("/")[2], known[name])
+        assert value == wanted
 
 
 def test_without_a_relation_the_verdict_says_so(rows: list[Row]) -> None:

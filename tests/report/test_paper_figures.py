@@ -19,7 +19,7 @@ from polymorph.papers.mccann2026.figures import (
 )
 from polymorph.papers.mccann2026.figures.sheet import WIDTHS, at_width, place_name, saved_for_print
 from polymorph.plotting.plate import Missing, Plate, settle
-from polymorph.plotting.style import CONTROL_COLOURS, MAP_COLOURS, grid
+from polymorph.plotting.style import CONTROL_COLOURS, grid, map_colour
 from polymorph.plotting.table_rows import at_last_steps
 from polymorph.report.data import ReportData
 from polymorph.report.figure_files import saved
@@ -103,8 +103,8 @@ def test_the_dots_of_sae_transfer_are_its_rows(plates, tables, columns: int, con
     axes = plates["sae_transfer", columns].figure.axes[list(sae_transfer.CONVENTIONS).index(convention)]
     rows = tables["sae_transfer"].filter(metric="explained_variance", convention=convention)
     shown = {
-        MAP_COLOURS["orthogonal"]: rows.filter(map="orthogonal", role="estimate"),
-        MAP_COLOURS["identity"]: rows.filter(map="identity", role="estimate"),
+        map_colour("orthogonal"): rows.filter(map="orthogonal", role="estimate"),
+        map_colour("identity"): rows.filter(map="identity", role="estimate"),
         CONTROL_COLOURS["covariance_only"]: rows.filter(control="covariance_only"),
     }
     for colour, own in shown.items():
@@ -117,7 +117,7 @@ def test_the_dots_of_firing_are_its_rows(plates, tables, columns: int) -> None:
     for axes, convention in zip(plates["firing", columns].figure.axes, firing.CONVENTIONS, strict=True):
         rows = tables["firing"].filter(metric=firing.METRIC, convention=convention, map="orthogonal")
         estimates = rows.filter(role="estimate")
-        assert values_of(axes, MAP_COLOURS["orthogonal"]) == pytest.approx(sorted(estimates["value"]))
+        assert values_of(axes, map_colour("orthogonal")) == pytest.approx(sorted(estimates["value"]))
         assert estimates.height == 18
 
 
@@ -126,7 +126,7 @@ def test_rotation_draws_every_pair_once_and_the_law_of_its_angles(plates, tables
     frobenius, angles, support = plates["rotation", columns].figure.axes
     forth = tables["ladder"].filter(pl.col("source") < pl.col("target"), role="estimate", map="orthogonal")
     for axes, metric in ((frobenius, "frobenius_from_identity"), (support, "angle_on_support")):
-        assert values_of(axes, MAP_COLOURS["orthogonal"]) == pytest.approx(
+        assert values_of(axes, map_colour("orthogonal")) == pytest.approx(
             sorted(forth.filter(metric=metric)["value"])
         )
     site = tables["angles"]["site"].unique().sort()[0]
@@ -145,7 +145,7 @@ def test_steering_draws_the_papers_ratio_of_every_pair(plates, tables, columns: 
     panels = figure.axes[: len(shown)] if columns == 2 else figure.axes[0::2]
     for axes, contrast in zip(panels, shown, strict=True):
         own = sorted(rows.filter(contrast=contrast)["value"])
-        assert values_of(axes, MAP_COLOURS["orthogonal"]) == pytest.approx(own)
+        assert values_of(axes, map_colour("orthogonal")) == pytest.approx(own)
 
 
 def test_a_figure_of_the_page_is_scaled_whole() -> None:

@@ -14,24 +14,27 @@ import polars as pl
 import pytest
 from browser import DESKTOP, PHONE, Tab, opened, started
 from PIL import Image
+from planted_report import with_tables
 
 from polymorph.evidence.rows import sites_in_order, table
 from polymorph.report.compact import as_address, compact
 from polymorph.report.data import ReportData
 from polymorph.report.figures import draw_all
 from polymorph.report.page import render_page
-from polymorph.report.sections import in_page_order
 from polymorph.studies.registry import STUDIES
 from polymorph.verdicts.claim import Claim
+from polymorph.verdicts.findings import Isometry, Measured, Verdict
 
 SITE, LAST = "blocks.1.hook_resid_mid", 64
 STEPS = [0, 4, 64]
 HOSTILE = "</script><img src=x onerror=alert(1)>"
 
 
-def claim(kind: str, site: str, verdict: str) -> Claim:
-    return Claim(
-        id=f"{kind}:{site}", site=site, statement=f"{site}: {verdict}. Why.", verdict=verdict, reason="Why"
+def claims_at(site: str, word: str) -> tuple[Claim, Claim]:
+    gap = Measured(statistic="orthogonality_gap", value=0.1, bound=0.01)
+    return (
+        Claim(site=site, finding=Verdict(word=word, reason_code="not_measured")),
+        Claim(site=site, finding=Isometry(word="rejected", decided_by=gap)),
     )
 
 
@@ -39,12 +42,8 @@ def with_all_sections(report: ReportData) -> ReportData:
     """Every study has a table, if an empty one, and every site a verdict and another test."""
     tables = {name: table([], study.columns) for name, study in STUDIES.items()}
     verdicts = zip(sites_in_order(report.ladder), ("rotation", "affine", "undetermined"), strict=True)
-    claims = [
-        made
-        for site, verdict in verdicts
-        for made in (claim("verdict", site, verdict), claim("isometry", site, "rejected"))
-    ]
-    return replace(report, tables=tables | {"ladder": report.ladder, "angles": report.angles}, claims=claims)
+    claims = [made for site, verdict in verdicts for made in claims_at(site, verdict)]
+    return replace(report, tables=tables | dict(report.tables), claims=claims)
 
 
 @pytest.fixture(scope="session")
@@ -111,9 +110,9 @@ def test_what_is_not_ours_does_not_run(browser, path, tmp_path):
 
 def test_every_study_has_its_section_in_order(tab):
     ids = tab.page.eval_on_selector_all("main > section", "all => all.map(one => one.id)")
-    assert ids == ["opening", "verdicts", *in_page_order(), "members", "made"]
+    assert ids == ["opening", "verdicts", *STUDIES, "members", "made"]
     questions = tab.page.eval_on_selector_all("section.study > h2", "all => all.map(one => one.textContent)")
-    assert questions == [STUDIES[name].question for name in in_page_order()]
+    assert questions == [study.question for study in STUDIES.values()]
     for name in ids:
         assert tab.page.is_visible(f"#{name} > h2")
 
@@ -269,7 +268,8 @@ def test_without_a_script_the_static_figures_stand(browser, path):
 
 def test_hostile_names_are_text_in_every_part(browser, planted, drawn, tmp_path):
     renamed = pl.col("site").replace(SITE, HOSTILE)
-    report = with_all_sections(replace(planted, cohort=HOSTILE, ladder=planted.ladder.with_columns(renamed)))
+    ladder = planted.ladder.with_columns(renamed)
+    report = with_all_sections(replace(with_tables(planted, ladder=ladder), cohort=HOSTILE))
     found = tmp_path / "report.html"
     found.write_text(render_page(report, drawn), encoding="utf-8")
     with opened(browser, found) as tab:
@@ -322,23 +322,23 @@ def test_a_partial_cohort_opens_too(browser, planted, tmp_path, monkeypatch, wha
     """And says what it lacks."""
     report, text = planted, ""
     if what == "nothing":
-        frames = {"ladder": pl.DataFrame(), "angles": pl.DataFrame(), "history": pl.DataFrame()}
-        report, text = replace(planted, members=[], **frames), "No pair of members was compared"
+        nothing: Any = {"members": [], "tables": {}, "history": pl.DataFrame()}
+        report, text = replace(planted, **nothing), "No pair of members was compared"
     elif what == "one step":
         last = planted.ladder.filter(source_step=LAST, target_step=LAST)
-        report, text = replace(planted, ladder=last), "There is no ceiling"
+        report, text = with_tables(planted, ladder=last), "There is no ceiling"
     elif what == "no step":
         members = [replace(one, last_step=None, reason=None, accuracies={}) for one in planted.members]
         last = planted.ladder.filter(source_step=LAST, target_step=LAST)
         report, text = (
-            replace(planted, ladder=last, members=members, history=pl.DataFrame()),
+            replace(with_tables(planted, ladder=last), members=members, history=pl.DataFrame()),
             "the only state",
         )
     else:
         monkeypatch.setattr("polymorph.report.explorer.MOST_NUMBERS", 100)
         text = "There are too many pairs to carry each"
     found = tmp_path / "report.html"
-    drawn = draw_all(report) if what == "nothing" else []
+    drawn = draw_all(report) if what == "nothing" else {}
     found.write_text(render_page(report, drawn), encoding="utf-8")
     with opened(browser, found, PHONE) as tab:
         assert tab.complaints == []

@@ -8,7 +8,6 @@ import polars as pl
 import pytest
 
 from polymorph.evidence.rows import sites_in_order
-from polymorph.report.data import ladder_of
 from polymorph.report.explorer import NOTHING, explorer_of
 
 
@@ -18,7 +17,7 @@ def unpacked(text: str) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def ladder(planted) -> pl.DataFrame:
-    return ladder_of(planted)
+    return planted.ladder
 
 
 def test_every_estimate_is_held_to_half_a_unit(ladder):

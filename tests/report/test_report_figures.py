@@ -1,14 +1,16 @@
 from dataclasses import replace
+from types import ModuleType
 from xml.etree import ElementTree
 
 import matplotlib
 import polars as pl
 import pytest
+from planted_report import of_all, with_tables
 
 from polymorph.evidence.rows import sites_in_order
-from polymorph.plotting.plate import Missing, Plate
+from polymorph.plotting.plate import Drawn, Missing, Plate
 from polymorph.plotting.style import R2_FLOOR
-from polymorph.plotting.table_rows import DISTRIBUTIONS, once
+from polymorph.plotting.table_rows import DISTRIBUTIONS, at_last_steps, once
 from polymorph.report import training_curves
 from polymorph.report.figure_files import figure_files, saved
 from polymorph.report.figures import draw_all
@@ -26,34 +28,38 @@ HOSTILE = [
 ]
 
 
+def plate_of(module: ModuleType, ladder: pl.DataFrame) -> Drawn:
+    return module.plate(ladder, at_last_steps(ladder))
+
+
 def texts(plate: Plate) -> list[str]:
     return [title for axes in plate.figure.axes if (title := axes.get_title(loc="left"))]
 
 
-def test_every_figure_is_drawn_and_counts_what_stands_behind_it(drawn):
-    assert [plate.name for plate in drawn] == NAMES
-    for plate in drawn:
+def test_every_figure_is_drawn_and_counts_what_stands_behind_it(listed):
+    assert [plate.name for plate in listed] == NAMES
+    for plate in listed:
         assert isinstance(plate, Plate)
         assert "3 seeds (0, 1, 2)" in plate.caption
         assert "documents" in plate.caption
         assert "tokens" in plate.caption
         assert "interval" in plate.caption
         assert len(plate.alt) < 400
-    for plate in drawn[1:]:
+    for plate in listed[1:]:
         assert "3 unordered pairs, 6 directed" in plate.caption
         assert "fit split: 60 documents, 480 tokens; eval split: 60 documents, 480 tokens" in plate.caption
-    assert all("ȳ the mean of each dimension" in plate.caption for plate in drawn[1:3])
-    assert "size 0" in drawn[4].caption
-    assert "participation ratio" in drawn[4].caption
+    assert all("ȳ the mean of each dimension" in plate.caption for plate in listed[1:3])
+    assert "size 0" in listed[4].caption
+    assert "participation ratio" in listed[4].caption
 
 
-def test_sites_stand_in_the_order_of_the_computation(drawn):
+def test_sites_stand_in_the_order_of_the_computation(listed):
     sites = ["blocks.0.hook_resid_mid", "blocks.0.hook_resid_post", "blocks.1.hook_resid_mid"]
-    assert all(texts(plate) == sites for plate in drawn[1:])
+    assert all(texts(plate) == sites for plate in listed[1:])
 
 
-def test_dots_are_the_rows_of_the_last_step(drawn, planted):
-    axes = drawn[1].figure.axes[0]
+def test_dots_are_the_rows_of_the_last_step(listed, planted):
+    axes = listed[1].figure.axes[0]
     about = {"site": "blocks.0.hook_resid_mid", "metric": "r2", "map": "orthogonal", "role": "estimate"}
     rows = planted.ladder.filter(target_step=64, **about).sort("source", "target")
     dots = [line.get_xdata().tolist() for line in axes.lines if len(line.get_xdata()) == 6]
@@ -62,56 +68,56 @@ def test_dots_are_the_rows_of_the_last_step(drawn, planted):
 
 def test_what_lies_below_the_scale_is_an_arrow_and_counted(planted):
     low = pl.when((pl.col("map") == "identity") & (pl.col("source") == 0)).then(R2_FLOOR - 1.5)
-    plate = r2_by_site.plate(planted.ladder.with_columns(value=low.otherwise(pl.col("value"))))
+    plate = plate_of(r2_by_site, planted.ladder.with_columns(value=low.otherwise(pl.col("value"))))
     # seed 0 is the source of two directed pairs at three sites
     assert "Off the scale, below −2: 6 dots (identity 6; the lowest at −3.50)" in plate.caption
     assert [text.get_text() for text in plate.figure.axes[0].texts] == ["2"]
-    assert "Off the scale" not in r2_by_site.plate(planted.ladder).caption
+    assert "Off the scale" not in plate_of(r2_by_site, planted.ladder).caption
 
 
 def test_members_with_unequal_last_steps_are_compared_at_their_own(planted):
     early = planted.ladder.filter(
         (pl.col("source") != 2) & (pl.col("target") != 2) | (pl.col("target_step") < 64)
     )
-    assert "each pair's last steps (4 to 64)" in r2_by_site.plate(early).caption
+    assert "each pair's last steps (4 to 64)" in plate_of(r2_by_site, early).caption
 
 
 def test_without_ceilings_captions_say_so(planted):
     plain = planted.ladder.filter(pl.col("role") != "ceiling")
-    for draw in (r2_by_site.plate, r2_trajectory.plate):
-        assert "There is no ceiling" in draw(plain).caption
-        assert "There is no ceiling" not in draw(planted.ladder).caption
-    assert isinstance(frobenius_trajectory.plate(plain), Plate)
+    for module in (r2_by_site, r2_trajectory):
+        assert "There is no ceiling" in plate_of(module, plain).caption
+        assert "There is no ceiling" not in plate_of(module, planted.ladder).caption
+    assert isinstance(plate_of(frobenius_trajectory, plain), Plate)
 
 
 def test_one_checkpoint_has_no_trajectory_and_says_why(planted):
     last = planted.ladder.filter((pl.col("source_step") == 64) & (pl.col("target_step") == 64))
-    for draw in (r2_trajectory.plate, frobenius_trajectory.plate):
-        missing = draw(last)
+    for module in (r2_trajectory, frobenius_trajectory):
+        missing = plate_of(module, last)
         assert isinstance(missing, Missing)
         assert "one step only (64)" in missing.reason
-    assert isinstance(r2_by_site.plate(last), Plate)
+    assert isinstance(plate_of(r2_by_site, last), Plate)
 
 
 def test_one_site_and_one_pair_are_enough(planted):
     one = planted.ladder.filter(
         (pl.col("site") == "blocks.1.hook_resid_mid") & (pl.col("source") + pl.col("target") == 1)
     )
-    angles = planted.angles.filter(
+    angles = planted.tables["angles"].filter(
         (pl.col("site") == "blocks.1.hook_resid_mid") & (pl.col("source") + pl.col("target") == 1)
     )
-    plates = draw_all(replace(planted, ladder=one, angles=angles, members=planted.members[:2]))
+    plates = of_all(
+        draw_all(replace(with_tables(planted, ladder=one, angles=angles), members=planted.members[:2]))
+    )
     assert all(isinstance(plate, Plate) for plate in plates)
     assert "2 seeds (0, 1), 1 unordered pair, 2 directed" in plates[1].caption
 
 
 @pytest.mark.parametrize("rows", [pl.DataFrame(), None])
 def test_no_rows_are_five_reasons(planted, rows):
-    none = {
-        name: getattr(planted, name).clear() if rows is None else rows
-        for name in ("ladder", "angles", "history")
-    }
-    missing = draw_all(replace(planted, **none))
+    tables = {name: table.clear() if rows is None else rows for name, table in planted.tables.items()}
+    history = planted.history.clear() if rows is None else rows
+    missing = of_all(draw_all(replace(planted, tables=tables, history=history)))
     assert [type(each) for each in missing] == [Missing] * 5
     assert all(each.reason.endswith(".") for each in missing)
     assert figure_files(missing) == {}
@@ -122,11 +128,11 @@ def test_rows_without_intervals_or_steps_are_drawn(planted):
     bare = planted.ladder.filter(pl.col("role") != "ceiling").with_columns(
         low=null.cast(pl.Float64), high=null.cast(pl.Float64)
     )
-    assert "hold no intervals" in r2_by_site.plate(bare).caption
+    assert "hold no intervals" in plate_of(r2_by_site, bare).caption
     last = bare.filter(pl.col("source_step") == 64)
     unstepped = last.with_columns(source_step=null.cast(pl.Int64), target_step=null.cast(pl.Int64))
-    assert "the only state recorded" in r2_by_site.plate(unstepped).caption
-    assert isinstance(r2_trajectory.plate(unstepped), Missing)
+    assert "the only state recorded" in plate_of(r2_by_site, unstepped).caption
+    assert isinstance(plate_of(r2_trajectory, unstepped), Missing)
 
 
 def test_a_history_with_values_that_are_not_finite_is_drawn_without_them(planted):
@@ -143,17 +149,20 @@ def test_hostile_names_are_drawn_as_they_are(planted, names):
     history = planted.history.with_columns(
         pl.col("distribution").replace(distributions), head=pl.lit(given[0])
     )
-    tables = [frame.with_columns(pl.col("site").replace(sites)) for frame in (planted.ladder, planted.angles)]
+    tables = [
+        frame.with_columns(pl.col("site").replace(sites))
+        for frame in (planted.ladder, planted.tables["angles"])
+    ]
     for plate in (
         training_curves.plate(history),
-        r2_by_site.plate(tables[0]),
+        plate_of(r2_by_site, tables[0]),
         eigenvalue_angles.plate(tables[1], tables[0]),
     ):
         svg = saved(plate.figure, "svg").decode()
         ElementTree.fromstring(svg)  # whole, in spite of the names in its comments
         assert "<script" not in svg
         assert "<img" not in svg
-    assert len(texts(r2_by_site.plate(tables[0]))) == 3
+    assert len(texts(plate_of(r2_by_site, tables[0]))) == 3
 
 
 def printable(name: str) -> str:
@@ -176,5 +185,5 @@ def test_a_pair_given_both_ways_counts_once_and_one_given_backward_counts(plante
 
 def test_drawing_leaves_no_global_state(planted):
     before = dict(matplotlib.rcParams)
-    figure_files([r2_by_site.plate(planted.ladder)])
+    figure_files([plate_of(r2_by_site, planted.ladder)])
     assert dict(matplotlib.rcParams) == before

@@ -5,27 +5,31 @@ from dataclasses import replace
 import polars as pl
 import pytest
 
-from polymorph.plotting.plate import Missing
 from polymorph.plotting.table_rows import at_last_steps
-from polymorph.report.data import ladder_of
-from polymorph.report.figures import AFTER, BEFORE
-from polymorph.report.opening import MEANS, beside, on_support, opening_of
-from polymorph.report.sections import MEMBERS, in_page_order, section_of, sections_of
+from polymorph.report.figures import MEMBERS
+from polymorph.report.opening import beside, opening_of
+from polymorph.report.sections import sections_of
 from polymorph.studies.registry import STUDIES
 from polymorph.verdicts.claim import Claim
+from polymorph.verdicts.findings import Isometry, ReasonCode, Verdict
+from polymorph.verdicts.words import UNKNOWN, WORDS
 
 SITES = ("blocks.0.hook_resid_mid", "blocks.0.hook_resid_post", "blocks.1.hook_resid_mid")
 
 
-def claim(kind: str, site: str, verdict: str, reason: str = "why") -> Claim:
-    return Claim(
-        id=f"{kind}:{site}", site=site, statement=f"{site}: {verdict}.", verdict=verdict, reason=reason
-    )
+def verdict(
+    site: str, word: str, code: ReasonCode = "above_bound", on_support: Verdict | None = None
+) -> Claim:
+    return Claim(site=site, finding=Verdict(word=word, reason_code=code, on_support=on_support))
+
+
+def isometry(site: str, word: str) -> Claim:
+    return Claim(site=site, finding=Isometry(word=word))
 
 
 @pytest.fixture(scope="module")
 def last(planted) -> pl.DataFrame:
-    return at_last_steps(ladder_of(planted))
+    return at_last_steps(planted.ladder)
 
 
 def mean(
@@ -36,36 +40,43 @@ def mean(
 
 
 def test_one_verdict_for_all_is_one_sentence_and_others_name_their_sites(last):
-    same = [claim("verdict", site, "rotation") for site in SITES]
-    assert opening_of(same, last)[0] == f"The verdict is rotation at all 3 sites: {MEANS['rotation']}."
-    mixed = [*same[:2], claim("verdict", SITES[2], "affine")]
+    same = [verdict(site, "rotation") for site in SITES]
+    assert (
+        opening_of(same, last)[0] == f"The verdict is rotation at all 3 sites: {WORDS['rotation'].meaning}."
+    )
+    mixed = [*same[:2], verdict(SITES[2], "affine")]
     said = opening_of(mixed, last)[0]
     assert f"The verdict is rotation at {SITES[0]}, {SITES[1]} (2 of 3 sites)" in said
-    assert f"The verdict is affine at {SITES[2]} (1 of 3 sites): {MEANS['affine']}." in said
+    assert f"The verdict is affine at {SITES[2]} (1 of 3 sites): {WORDS['affine'].meaning}." in said
 
 
 def test_what_holds_on_the_determined_dimensions_is_said_beside(last):
-    reason = "R is undetermined: the data determine 12 of 64 dimensions; on those: affine, because gap"
-    partly = claim("verdict", SITES[0], "undetermined", reason)
-    assert on_support(partly) == "affine"
-    verdict, more, *_ = opening_of([partly], last)
-    assert "the data determine only part of R" in verdict
+    affine = Verdict(word="affine", reason_code="above_bound")
+    partly = verdict(SITES[0], "undetermined", "partly_determined", affine)
+    said, more, *_ = opening_of([partly], last)
+    assert "the data determine only part of R" in said
     assert f"the same rule says affine at {SITES[0]}." in more
-    open_ = claim("verdict", SITES[0], "undetermined", "which does not settle whether it is above 0.01")
-    assert on_support(open_) is None
-    assert MEANS["undetermined"] in opening_of([open_], last)[0]
+    said, *others = opening_of([verdict(SITES[0], "undetermined", "not_settled")], last)
+    assert WORDS["undetermined"].meaning in said
+    assert "the same rule says" not in " ".join(others)
+
+
+def test_a_word_without_a_meaning_is_said_without_one(last):
+    assert opening_of([verdict(SITES[0], "quixotic")], last)[0] == (
+        f"The verdict is quixotic at {SITES[0]}: {UNKNOWN.meaning}."
+    )
 
 
 def test_real_claims_say_what_holds_on_the_support(studied):
-    said = [one for one in studied.claims if one.id.startswith("verdict:")]
-    partly = [one for one in said if one.reason.startswith("R is undetermined")]
+    said = [one.finding for one in studied.claims if isinstance(one.finding, Verdict)]
+    partly = [one for one in said if one.reason_code == "partly_determined"]
     assert partly
-    assert all(on_support(one) in MEANS for one in partly)
+    assert all(one.on_support is not None and one.on_support.word in WORDS for one in partly)
 
 
 def test_where_a_rotation_is_rejected_and_where_it_is_not(last):
-    rejected = claim("isometry", SITES[0], "rejected")
-    kept = claim("isometry", SITES[1], "not rejected")
+    rejected = isometry(SITES[0], "rejected")
+    kept = isometry(SITES[1], "not rejected")
     assert f"alone is rejected at {SITES[0]} (1 of 2 sites)" in " ".join(opening_of([rejected, kept], last))
     assert "alone is rejected nowhere" in " ".join(opening_of([kept], last))
     assert "rejected" not in " ".join(opening_of([], last))
@@ -109,7 +120,7 @@ def test_the_cells_of_a_site_are_its_means_or_dashes(last):
 
 
 def test_every_figure_stands_in_the_section_of_its_study(drawn):
-    places = {plate.name: section_of(plate) for plate in drawn}
+    places = {plate.name: section for section, plates in drawn.items() for plate in plates}
     assert places == {
         "training_curves": MEMBERS,
         "r2_by_site": "ladder",
@@ -117,14 +128,9 @@ def test_every_figure_stands_in_the_section_of_its_study(drawn):
         "frobenius_trajectory": "ladder",
         "eigenvalue_angles": "angles",
     }
-    for study, plate in (*BEFORE, *AFTER):
-        module = plate.__module__.rpartition(".")[2]
-        assert section_of(Missing(module, "", "")) == study
-    assert section_of(Missing("unheard_of", "", "")) == MEMBERS
 
 
 def test_sections_are_the_studies_that_were_made_in_page_order(planted, drawn):
-    assert set(in_page_order()) == set(STUDIES)
     some = replace(
         planted, tables={"ladder": planted.ladder, "weights": pl.DataFrame(), "pairing": pl.DataFrame()}
     )
@@ -135,5 +141,7 @@ def test_sections_are_the_studies_that_were_made_in_page_order(planted, drawn):
     assert [plate.name for plate in ladder.plates] == ["r2_by_site", "r2_trajectory", "frobenius_trajectory"]
     assert "frobenius_from_identity" in ladder.metrics
     assert made[0].metrics == ()
-    nothing = sections_of(replace(planted, ladder=pl.DataFrame(), tables={}), [])
+    assert ladder.limits == STUDIES["ladder"].limits
+    assert made[2].limits == ()  # angles, which have figures here and no table
+    nothing = sections_of(replace(planted, tables={}), {})
     assert [one.study for one in nothing] == ["ladder"]

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 import polars as pl
 import pytest
-from planted_report import evidence_of
+from planted_report import evidence_of, with_tables
 
 from polymorph.plotting.answer import Answer
 from polymorph.plotting.plate import Plate
@@ -15,8 +15,12 @@ from polymorph.report.cautions import cautions
 from polymorph.report.data import MemberSummary
 from polymorph.report.page import EXPECTED_PROVENANCE, render_page
 from polymorph.report.verdicts import verdicts_of
-from polymorph.studies.registry import STUDIES, study_tables
+from polymorph.studies.registry import STUDIES
+from polymorph.studies.study import Study
+from polymorph.studies.tables import study_tables
 from polymorph.verdicts.claim import Claim
+from polymorph.verdicts.findings import Verdict
+from polymorph.verdicts.words import WORDS
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -94,7 +98,7 @@ def test_only_our_own_script_and_style_are_allowed(page):
 
 
 def test_every_link_leads_to_one_place_of_the_page(studied):
-    for page in (render_page(studied, []), render_page(replace(studied, tables={}, claims=[]), [])):
+    for page in (render_page(studied, {}), render_page(replace(studied, tables={}, claims=[]), {})):
         elements = Reader(page).elements
         ids = [attributes["id"] for _, attributes in elements if "id" in attributes]
         assert len(ids) == len(set(ids))
@@ -105,11 +109,11 @@ def test_every_link_leads_to_one_place_of_the_page(studied):
         assert labelled <= set(ids)
 
 
-def test_every_figure_has_alternative_text_and_its_caption(page, drawn):
+def test_every_figure_has_alternative_text_and_its_caption(page, listed):
     reader = Reader(page)
     alternatives = [attributes["alt"] for tag, attributes in reader.elements if tag == "img"]
-    assert sorted(alternatives) == sorted(plate.alt for plate in drawn)
-    assert all(plate.caption in reader.text for plate in drawn)
+    assert sorted(alternatives) == sorted(plate.alt for plate in listed)
+    assert all(plate.caption in reader.text for plate in listed)
 
 
 def test_it_says_who_takes_part_and_who_does_not(page):
@@ -155,16 +159,16 @@ def test_it_says_how_it_was_made_and_what_is_not_recorded(page, planted):
     assert all(name in text for name in EXPECTED_PROVENANCE)
     assert text.count("not recorded") == 1  # the table files
     more = render_page(
-        replace(planted, provenance=dict(planted.provenance) | {"table files": "t", "host": "h"}), []
+        replace(planted, provenance=dict(planted.provenance) | {"table files": "t", "host": "h"}), {}
     )
     assert "not recorded" not in Reader(more).text
     assert "host" in Reader(more).text
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_text_is_text_wherever_it_stands(planted, drawn, name):
-    tidy = render_page(planted, drawn[:1])
-    plates = [Plate("safe", name, name, drawn[0].figure)]
+def test_hostile_text_is_text_wherever_it_stands(planted, listed, name):
+    tidy = render_page(planted, {"ladder": tuple(listed[:1])})
+    plates = {"ladder": (Plate("safe", name, name, listed[0].figure),)}
     hostile = render_page(
         replace(
             planted,
@@ -174,9 +178,11 @@ def test_hostile_text_is_text_wherever_it_stands(planted, drawn, name):
             members=[MemberSummary(0, name, None, name, {name: 0.5})],
             left_out=[(name, name)],
             provenance={name: name},
-            ladder=planted.ladder.with_columns(site=pl.lit(name.encode("utf-8", "replace").decode())).unique(
-                ["source", "target", "map", "metric", "role", "control", "target_step"]
-            ),
+            tables={
+                "ladder": planted.ladder.with_columns(
+                    site=pl.lit(name.encode("utf-8", "replace").decode())
+                ).unique(["source", "target", "map", "metric", "role", "control", "target_step"])
+            },
         ),
         plates,
     )
@@ -199,8 +205,7 @@ def test_nothing_at_all_is_a_page_that_says_so(planted):
         architecture={},
         members=[],
         left_out=[],
-        ladder=pl.DataFrame(),
-        angles=pl.DataFrame(),
+        tables={},
         history=pl.DataFrame(),
         provenance={},
     )
@@ -217,23 +222,23 @@ def test_nothing_at_all_is_a_page_that_says_so(planted):
 
 def test_one_checkpoint_says_that_there_is_no_ceiling(planted):
     last = planted.ladder.filter((pl.col("source_step") == 64) & (pl.col("target_step") == 64))
-    text = Reader(render_page(replace(planted, ladder=last))).text
+    text = Reader(render_page(with_tables(planted, ladder=last))).text
     assert "There is no ceiling" in text
     assert "one step only (64)" in text
 
 
 def test_the_same_rows_in_any_order_are_the_same_page(planted, drawn, page):
-    assert render_page(replace(planted, ladder=planted.ladder.reverse()), drawn) == page
+    assert render_page(with_tables(planted, ladder=planted.ladder.reverse()), drawn) == page
 
 
 def test_it_opens_with_the_verdict_of_every_site(studied):
-    page = render_page(studied, [])
+    page = render_page(studied, {})
     reader = Reader(page)
     opening = [attributes["id"] for tag, attributes in reader.elements if tag == "section"][:2]
     assert opening == ["opening", "verdicts"]
     assert reader.count("mark") == 3
     for claim in studied.claims:
-        if claim.id.startswith("verdict:"):
+        if claim.kind == "verdict":
             assert claim.statement in reader.text
             assert f">{claim.verdict}</mark>" in page
         else:
@@ -243,24 +248,23 @@ def test_it_opens_with_the_verdict_of_every_site(studied):
 
 
 def test_a_verdict_is_marked_in_its_sentence_and_not_in_the_name_of_its_site():
-    claim = Claim(
-        id="verdict:affine", site="affine", statement="affine: affine. Because.", verdict="affine", reason="-"
-    )
+    claim = Claim(site="affine", finding=Verdict(word="affine", reason_code="not_measured"))
     (verdict,) = verdicts_of([claim])
-    assert (verdict.before, verdict.word, verdict.after) == ("affine: ", "affine", ". Because.")
-    (other,) = verdicts_of([replace(claim, statement="affine: something else")])
-    assert (other.word, other.after) == ("affine", ": affine: something else")
+    assert (verdict.before, verdict.word, verdict.colour) == ("affine: ", "affine", WORDS["affine"].colour)
+    assert verdict.before + verdict.word + verdict.after == claim.statement
+    (other,) = verdicts_of([replace(claim, finding=replace(claim.finding, word="quixotic"))])
+    assert (other.word, other.colour) == ("quixotic", "open")
 
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_hostile_claims_are_text(studied, text):
     site = studied.claims[0].site
     claims = [
-        replace(claim, site=text, statement=f"{text}: {text}.", verdict=text, reason=text)
+        replace(claim, site=text, finding=replace(claim.finding, word=text))
         for claim in studied.claims
         if claim.site == site
     ]
-    hostile = render_page(replace(studied, claims=claims), [])
+    hostile = render_page(replace(studied, claims=claims), {})
     reader = Reader(hostile)
     assert reader.open == []
     assert reader.count("mark") == 1
@@ -271,18 +275,18 @@ def test_hostile_claims_are_text(studied, text):
 
 
 def test_without_claims_there_are_no_verdicts(planted):
-    page = render_page(planted, [])
+    page = render_page(planted, {})
     assert "No claims were made in this analysis" in Reader(page).text
     assert "<mark" not in page
     assert "Holm" not in page
 
 
 def test_what_the_data_do_not_determine_is_marked(studied):
-    text = Reader(render_page(studied, [])).text
+    text = Reader(render_page(studied, {})).text
     assert "6 of 16" in text or "] of 16" in text
     assert "\nundetermined" in text
     settled = studied.ladder.with_columns(convention=pl.lit("determined"))
-    assert "\nundetermined" not in Reader(render_page(replace(studied, ladder=settled), [])).text
+    assert "\nundetermined" not in Reader(render_page(with_tables(studied, ladder=settled), {})).text
 
 
 def test_it_warns_where_the_covariance_alone_makes_an_sae_explain_as_much(studied):
@@ -301,7 +305,7 @@ def test_it_warns_where_the_covariance_alone_makes_an_sae_explain_as_much(studie
     (said,) = [text for text in cautions(studied.ladder, studied.tables) if "needs no pairing" in text]
     assert f"{sites[1]}: {mapped[1]:.2f} through R, {alone[1]:.2f} with covariance only" in said
     assert sites[0] not in said
-    assert said in Reader(render_page(studied, [])).text
+    assert said in Reader(render_page(studied, {})).text
     control = pl.col("control").eq_missing("covariance_only")
     low = studied.tables["sae_transfer"].with_columns(value=pl.when(control).then(0.1).otherwise("value"))
     assert "needs no pairing" not in " ".join(cautions(studied.ladder, {"sae_transfer": low}))
@@ -318,7 +322,7 @@ def test_it_warns_where_a_few_axes_decide_r2(studied):
     (said,) = [text for text in cautions(studied.ladder, studied.tables) if "decide R²" in text]
     assert f"{site}, identity: {whole:.2f}, without {without:.2f}".replace("-", "−") in said
     assert "blocks.0.hook_resid_mid" not in said
-    assert said in Reader(render_page(studied, [])).text
+    assert said in Reader(render_page(studied, {})).text
     removed = pl.col("axes").is_in(["without_massive", "without_random"]) & pl.col("metric").eq("r2")
     either = table.with_columns(value=pl.when(removed).then(0.1).otherwise("value"))
     assert "decide R²" not in " ".join(cautions(studied.ladder, {"massive_activations": either}))
@@ -333,7 +337,7 @@ def test_it_warns_where_unrelated_saes_match_like_those_with_one_seed(studied):
         if "are no evidence of common features" in text
     ]
     assert "blocks.0.hook_resid_mid as they are: 1.00, unrelated 1.00" in said
-    assert said in Reader(render_page(studied, [])).text
+    assert said in Reader(render_page(studied, {})).text
     table = studied.tables["dictionary_match"]
     for name in ("shared", "unrelated"):
         without = table.filter(pl.col("arrangement") != name)
@@ -352,19 +356,19 @@ def test_without_saes_their_studies_are_one_line(planted):
     saes = [entry for entry in none if "stage=sae" in entry[1]]
     assert len(saes) == 4
     given = replace(planted, left_out=[*planted.left_out, *saes, ("study cycles", "it needs three members")])
-    text = Reader(render_page(given, [])).text
+    text = Reader(render_page(given, {})).text
     assert "studies of SAEs (checkpoint_transfer, dictionary_match, firing, sae_transfer)" in text
     assert text.count("stage=sae") == 1
     assert "study cycles: it needs three members" in text
     assert "3 members, 1 left out;" in text  # a study is no member
     some = replace(planted, left_out=saes[1:])
-    assert all(f"{who}: {why}" in Reader(render_page(some, [])).text for who, why in saes[1:])
+    assert all(f"{who}: {why}" in Reader(render_page(some, {})).text for who, why in saes[1:])
 
 
 def test_planted_members_are_a_sentence_and_nothing_is_said_to_be_missing(studied):
     members = [MemberSummary(seed, "planted", None) for seed in range(3)]
     planted = replace(studied, members=members, architecture={}, history=pl.DataFrame())
-    page = render_page(planted, [])
+    page = render_page(planted, {})
     text = Reader(page).text
     assert "Planted: 0, 1, 2." in text
     assert "How it was planted" in text
@@ -375,32 +379,29 @@ def test_planted_members_are_a_sentence_and_nothing_is_said_to_be_missing(studie
 
 def test_an_answer_opens_its_section_and_none_leaves_no_gap(planted, drawn, monkeypatch):
     """Sentence, figures, small table and limits in this order; a study without an answer has its figures."""
-    answer = Answer(
-        "R carries 0.95.", ("site", "R²"), (("mid", "0.95"), ("post", "0.90")), ("Not the loss.",)
-    )
-    monkeypatch.setattr(
-        "polymorph.report.sections.answer_of", lambda study, tables: answer if study == "ladder" else None
-    )
+    answer = Answer("R carries 0.95.", ("site", "R²"), (("mid", "0.95"), ("post", "0.90")))
+    monkeypatch.setattr(Study, "answer", lambda self, tables: answer if self.name == "ladder" else None)
     page = render_page(planted, drawn)
     section = page.partition('<section id="ladder"')[2].partition("</section>")[0]
     parts = (
         '<p class="answer">R carries 0.95.</p>',
         "<figure",
         '<th scope="row">post</th><td>0.90</td>',
-        "<li>Not the",
+        "<li>A high R² of R says",
     )
     assert [section.count(part) for part in parts] == [1, 3, 1, 1]
     assert [section.index(part) for part in parts] == sorted(section.index(part) for part in parts)
     other = page.partition('<section id="angles"')[2].partition("</section>")[0]
     assert "<figure" in other
-    assert not any(part in other for part in ('class="answer"', "In numbers", "can and cannot bear"))
+    assert not any(part in other for part in ('class="answer"', "In numbers"))
+    assert "<li>It can show that R is far from the identity" in other
 
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_hostile_answers_are_text(planted, monkeypatch, text):
-    answer = Answer(text, (text, text), ((text, text),), (text,))
-    monkeypatch.setattr("polymorph.report.sections.answer_of", lambda study, tables: answer)
-    reader = Reader(render_page(planted, []))
+    answer = Answer(text, (text, text), ((text, text),))
+    monkeypatch.setattr(Study, "answer", lambda self, tables: answer)
+    reader = Reader(render_page(planted, {}))
     assert reader.open == []
     assert reader.count("script") == 2
     assert {key for _, attributes in reader.elements for key in attributes} <= ALLOWED
@@ -409,8 +410,6 @@ def test_hostile_answers_are_text(planted, monkeypatch, text):
 
 def test_the_answers_are_given_every_table(planted, drawn, monkeypatch):
     given = {}
-    monkeypatch.setattr(
-        "polymorph.report.sections.answer_of", lambda study, tables: given.update({study: set(tables)})
-    )
-    render_page(replace(planted, tables={"pairing": pl.DataFrame()}), drawn)
-    assert given["pairing"] == given["ladder"] == {"pairing", "ladder"}
+    monkeypatch.setattr(Study, "answer", lambda self, tables: given.update({self.name: set(tables)}))
+    render_page(with_tables(planted, pairing=pl.DataFrame()), drawn)
+    assert given["pairing"] == given["ladder"] == {"pairing", "ladder", "angles"}

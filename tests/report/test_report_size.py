@@ -7,11 +7,11 @@ from dataclasses import replace
 import polars as pl
 import pytest
 
-from polymorph.report.data import ReportData, ladder_of
+from polymorph.report.data import ReportData
 from polymorph.report.explorer import explorer_of
 from polymorph.report.figures import draw_all
 from polymorph.report.page import render_page
-from polymorph.report.sections import in_page_order
+from polymorph.studies.registry import STUDIES
 
 MEMBERS, BOUND = 9, 4_000_000
 """Seeds, and bytes."""
@@ -45,9 +45,7 @@ def _moved(rows: pl.DataFrame, source: int | None, target: int | None) -> pl.Dat
 def larger(report: ReportData) -> ReportData:
     tables = {name: of_nine(frame) for name, frame in report.tables.items()}
     members = [replace(report.members[0], seed=seed) for seed in range(MEMBERS)]
-    return replace(
-        report, members=members, tables=tables, ladder=of_nine(report.ladder), angles=of_nine(report.angles)
-    )
+    return replace(report, members=members, tables=tables)
 
 
 def at_more_places(ladder: pl.DataFrame, sites: int, steps: int) -> pl.DataFrame:
@@ -74,7 +72,7 @@ def test_nine_members_are_nine(planted):
 
 
 def test_the_numbers_of_nine_members_at_five_sites_and_twelve_steps_are_small(planted):
-    ladder = at_more_places(ladder_of(larger(planted)), sites=5, steps=12)
+    ladder = at_more_places(larger(planted).ladder, sites=5, steps=12)
     explorer = explorer_of(ladder)
     assert explorer.single_pairs
     assert len(explorer.numbers["pairs"]) == 72
@@ -82,7 +80,7 @@ def test_the_numbers_of_nine_members_at_five_sites_and_twelve_steps_are_small(pl
 
 
 def test_more_members_or_steps_do_not_make_the_page_larger_without_end(planted):
-    ladder = at_more_places(ladder_of(larger(planted)), sites=12, steps=20)
+    ladder = at_more_places(larger(planted).ladder, sites=12, steps=20)
     explorer = explorer_of(ladder)
     assert not explorer.single_pairs
     assert len(explorer.json()) < 500_000
@@ -96,4 +94,4 @@ def test_a_page_of_nine_members_with_every_study_is_below_its_bound(studied):
     pictures = [len(found) for found in re.findall(r'src="(data:[^"]*)"', page)]
     assert len(pictures) >= 20
     assert max(pictures) < BOUND / 10
-    assert all(f'<section id="{name}"' in page for name in in_page_order())
+    assert all(f'<section id="{name}"' in page for name in STUDIES)

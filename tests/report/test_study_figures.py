@@ -1,28 +1,35 @@
 import itertools
 from collections.abc import Callable
 from dataclasses import replace
+from importlib import import_module
 from xml.etree import ElementTree
 
 import numpy as np
 import polars as pl
 import pytest
 from matplotlib.axes import Axes
-from planted_report import dictionaries, evidence_of
+from planted_report import dictionaries, evidence_of, of_all
 
 from polymorph.evidence.rows import table as table_of
 from polymorph.plotting.captions import study_behind
 from polymorph.plotting.plate import Drawn, Missing, Plate
-from polymorph.plotting.style import CEILING, CONTROL_COLOURS, INK, MAP_COLOURS, R2_FLOOR
+from polymorph.plotting.style import CEILING, CONTROL_COLOURS, INK, R2_FLOOR, map_colour
 from polymorph.plotting.table_rows import at_last_steps, completed
 from polymorph.report.data import MemberSummary, ReportData
 from polymorph.report.figure_files import saved
-from polymorph.report.figures import AFTER, BEFORE, draw_all
+from polymorph.report.figures import draw_all
 from polymorph.studies.dictionary_match import figure as dictionary_match
 from polymorph.studies.equivalence import figure as equivalence
 from polymorph.studies.registry import STUDIES, schema_of
 from polymorph.studies.stitching import figure as stitching
 
-FIGURES = [(plate.__module__.rsplit(".", 1)[1], study, plate) for study, plate in (*BEFORE, *AFTER)]
+OF_THE_LADDER = ("ladder", "angles")
+FIGURES = [
+    (name if module == "figure" else module, name, import_module(f"{study.package}.{module}").plate)
+    for name, study in STUDIES.items()
+    for module in study.figures
+    if name not in OF_THE_LADDER
+]
 SITES = ["blocks.0.hook_resid_mid", "blocks.0.hook_resid_post", "blocks.1.hook_resid_mid"]
 HOSTILE = ["$\\frac{$", "<script>alert(1)</script>"]
 Draw = Callable[[pl.DataFrame, pl.DataFrame], Drawn]
@@ -43,7 +50,7 @@ def words(plate: Plate) -> list[str]:
 
 
 def test_every_study_has_a_figure(plates):
-    assert {study for _, study, _ in FIGURES} == STUDIES.keys() - {"ladder", "angles"}
+    assert {study for _, study, _ in FIGURES} == STUDIES.keys() - set(OF_THE_LADDER)
     for name, plate in plates.items():
         assert isinstance(plate, Plate)
         assert plate.name == name
@@ -87,13 +94,13 @@ def test_no_training_no_figure_of_it_and_no_study_no_figure_of_that(studied):
     members = [MemberSummary(seed, "planted", None) for seed in range(3)]
     tables = {name: studied.tables[name] for name in ("ladder", "layers", "angles", "pairing")}
     planted = replace(studied, members=members, tables=tables, history=pl.DataFrame())
-    drawn = {plate.name: plate for plate in draw_all(planted)}
+    drawn = {plate.name: plate for plate in of_all(draw_all(planted))}
     assert list(drawn) == ["pairing", "r2_by_site", "eigenvalue_angles", "layers"]
     assert all(isinstance(plate, Plate) for plate in drawn.values())
     assert "the only state recorded" in drawn["r2_by_site"].caption
     assert "of one seed and a second reading of it, over 3 seeds" in drawn["r2_by_site"].caption
     assert "the only state recorded" in drawn["eigenvalue_angles"].caption
-    trained = {plate.name for plate in draw_all(replace(studied, tables={}, ladder=pl.DataFrame()))}
+    trained = {plate.name for plate in of_all(draw_all(replace(studied, tables={})))}
     assert {"training_curves", "r2_trajectory", "frobenius_trajectory"} <= trained
     assert "layers" not in trained
 
@@ -152,7 +159,7 @@ def test_massive_axes_stand_beside_r2_with_and_without_them(plates, studied):
             (values,) = [
                 list(line.get_xdata())
                 for line in scores.get_lines()
-                if (line.get_color(), line.get_marker()) == (MAP_COLOURS["orthogonal"], marker)
+                if (line.get_color(), line.get_marker()) == (map_colour("orthogonal"), marker)
                 and (line.get_markerfacecolor() == "white") == open_marks
                 and {round(at) for at in line.get_ydata()} == {place}
             ]
@@ -206,16 +213,16 @@ def test_stitched_losses_are_dots_of_all_heads_by_site(plates, studied):
     table = rows(studied, "stitching").filter(head="all", site=SITES[1])
     losses, shares = plates["stitching"].figure.axes
     own = table.filter(metric="delta_loss_target", map="affine", role="estimate").sort("source", "target")
-    places, values = dots(losses, MAP_COLOURS["affine"])[1]
+    places, values = dots(losses, map_colour("affine"))[1]
     assert values == own["value"].to_list()
     assert {round(place) for place in places} == {1}
-    assert dots(shares, MAP_COLOURS["affine"])[1][1] == []  # the maps are of other activations: all below −1
+    assert dots(shares, map_colour("affine"))[1][1] == []  # the maps are of other activations: all below −1
     assert "below −1 lie off the scale" in plates["stitching"].caption
     fair = rows(studied, "stitching").with_columns(
         value=pl.when(pl.col("metric") == "loss_recovered").then(0.3).otherwise("value")
     )
     plate = stitching.plate(fair, studied.ladder)
-    assert dots(plate.figure.axes[1], MAP_COLOURS["affine"])[1][1] == [0.3] * 6
+    assert dots(plate.figure.axes[1], map_colour("affine"))[1][1] == [0.3] * 6
     assert "off the scale" not in plate.caption
     early = rows(studied, "stitching").filter(pl.col("control").ne_missing("untrained"))
     without = stitching.plate(early, studied.ladder).caption
@@ -282,7 +289,7 @@ def test_saes_on_other_members_are_dots_in_both_conventions(plates, studied):
     labels = [label.get_text() for label in axes.get_yticklabels()]
     for name, label in (("identity", "identity: naive"), ("orthogonal", "orthogonal"), ("affine", "affine")):
         for convention, open_marks in (("centred", False), ("paper", True)):
-            ((places, values),) = dots(axes, MAP_COLOURS[name], open_marks)
+            ((places, values),) = dots(axes, map_colour(name), open_marks)
             assert values == ev(studied, convention, site=SITES[0], map=name, role="estimate")
             assert {round(place) for place in places} == {labels.index(label)}
     ((places, values),) = dots(axes, CEILING)
@@ -297,7 +304,7 @@ def test_controls_of_saes_stand_in_the_shade_and_nothing_else_does(plates, studi
         ((places, values),) = dots(axes, CONTROL_COLOURS[control])
         assert values == ev(studied, site=SITES[1], map="orthogonal", control=control)
         assert min(places) > shade.get_y()
-    for colour in (CEILING, *(MAP_COLOURS[name] for name in ("identity", "orthogonal", "affine"))):
+    for colour in (CEILING, *(map_colour(name) for name in ("identity", "orthogonal", "affine"))):
         assert all(max(places) < shade.get_y() for places, _ in dots(axes, colour))
 
 
@@ -330,7 +337,7 @@ def test_a_very_low_variance_is_an_arrow_with_its_number(plates, studied):
     assert "4 dots below it (identity: naive 4; the least at −6.56)" in plate.caption
     assert words(plate) == ["−6.6"] * 2
     for axes in plate.figure.axes:
-        ((_, values),) = dots(axes, MAP_COLOURS["identity"])
+        ((_, values),) = dots(axes, map_colour("identity"))
         assert len(values) == 4
         assert min(values) > R2_FLOOR
     assert "The axis ends" not in plates["sae_transfer"].caption
@@ -340,7 +347,7 @@ def test_a_very_low_variance_is_an_arrow_with_its_number(plates, studied):
 def test_splices_are_dots_of_both_metrics_and_need_models(plates, studied):
     table = rows(studied, "sae_transfer").filter(site=SITES[2], map="orthogonal", role="estimate")
     for axes, metric in zip(plates["sae_splicing"].figure.axes, ("delta_ce", "loss_recovered"), strict=True):
-        found = dots(axes, MAP_COLOURS["orthogonal"])
+        found = dots(axes, map_colour("orthogonal"))
         values = table.filter(metric=metric).sort("source", "target")["value"].to_list()
         assert found[2][1] == values
         assert {round(place) for place in found[2][0]} == {2}
@@ -358,8 +365,8 @@ def test_weights_are_dots_by_group_beside_their_controls(plates, studied):
     place = groups.index("blocks.1.attn.qk")
     one = table.filter(metric="relative_mse", group="blocks.1.attn.qk").sort("source", "target")
     for colour, open_marks, about in (
-        (MAP_COLOURS["identity"], False, {"map": "identity", "role": "estimate"}),
-        (MAP_COLOURS["affine"], False, {"map": "gauge", "role": "estimate"}),
+        (map_colour("identity"), False, {"map": "identity", "role": "estimate"}),
+        (map_colour("affine"), False, {"map": "gauge", "role": "estimate"}),
         (CONTROL_COLOURS["covariance_only"], True, {"control": "own_rotations"}),
         (CEILING, True, {"map": "gauge", "role": "ceiling"}),
     ):
@@ -367,15 +374,13 @@ def test_weights_are_dots_by_group_beside_their_controls(plates, studied):
         (values,) = [x for y, x in dots(errors, colour, open_marks) if {round(at) for at in y} == {place}]
         assert values == own
     way = table.filter(metric="interpolated_loss", map="gauge", role="estimate", source=0, target=1)
-    drawn = [
-        list(line.get_ydata()) for line in paths.get_lines() if line.get_color() == MAP_COLOURS["affine"]
-    ]
+    drawn = [list(line.get_ydata()) for line in paths.get_lines() if line.get_color() == map_colour("affine")]
     assert way.sort("fraction")["value"].to_list() in drawn
     for axes, metric in ((agreement, "agreement_on_support"), (scores, "r2")):
         own = table.filter(metric=metric, map="gauge", role="estimate", site=SITES[1]).sort(
             "source", "target"
         )
-        assert dots(axes, MAP_COLOURS["affine"])[1][1] == own["value"].to_list()
+        assert dots(axes, map_colour("affine"))[1][1] == own["value"].to_list()
     assert "3 members under a random element of the gauge: found again" in plates["weights"].caption
 
 
@@ -414,7 +419,7 @@ def test_firing_stands_between_its_control_and_its_ceiling(plates, studied):
     table = rows(studied, "firing").filter(metric="firing_correlation_share", site=SITES[1])
     for axes, convention in zip(plates["firing"].figure.axes, ("paper", "live"), strict=True):
         for role, colour, open_marks in (
-            ("estimate", MAP_COLOURS["orthogonal"], False),
+            ("estimate", map_colour("orthogonal"), False),
             ("control", CONTROL_COLOURS["documents_permuted"], True),
             ("ceiling", CEILING, True),
         ):

@@ -13,7 +13,8 @@ import pytest
 from lightning.pytorch.loggers import Logger
 from PIL import Image
 
-from polymorph.tracking.loggers import Breaker, LoggerConfig, Tracking, resolve_mode
+from polymorph.tracking.config import LoggerConfig, resolve_mode
+from polymorph.tracking.loggers import Breaker, Tracking
 from polymorph.tracking.runs import AXIS, Artifact
 
 

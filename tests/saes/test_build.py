@@ -8,9 +8,10 @@ import pytest
 import torch
 from sae_lens.saes.sae import TrainStepInput
 
-from polymorph.cli import command, reference
+from polymorph.cli import command
 from polymorph.cli.config import TrainConfig, register
 from polymorph.errors import RequestError
+from polymorph.presets import CONF
 from polymorph.saes.build import sae_seed, training_sae
 from polymorph.saes.config import SAEConfig, SAEOptimizerConfig
 from polymorph.saes.trained import Variant
@@ -229,7 +230,7 @@ def test_only_what_decides_the_weights_makes_another_sae() -> None:
 
 # Presets.
 
-PRESETS = sorted(path.stem for path in Path(reference.CONF, "sae").glob("*.yaml"))
+PRESETS = sorted(path.stem for path in Path(CONF, "sae").glob("*.yaml"))
 
 
 def test_the_presets_are_found() -> None:

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from polymorph.models.activations import ModelStream
-from polymorph.models.dyck_transformer import DyckTransformer, DyckTransformerConfig
+from polymorph.models.dyck_transformer.config import DyckTransformerConfig
+from polymorph.models.dyck_transformer.model import DyckTransformer
 from polymorph.saes.inputs import MOMENT_BATCHES, Inputs
 from polymorph.saes.places import Place
-from polymorph.tasks.dyck import Dyck
-from polymorph.tasks.task import ProbeConfig
+from polymorph.tasks.config import ProbeConfig
+from polymorph.tasks.dyck.task import Dyck
 
 CPU = torch.device("cpu")
 SITES = ("blocks.0.hook_resid_pre", "blocks.0.hook_resid_mid")

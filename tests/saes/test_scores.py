@@ -8,10 +8,11 @@ from sae_lens import StandardSAE, StandardSAEConfig
 from torch import Tensor
 
 from polymorph.alignment.accumulator import pair_moments
-from polymorph.alignment.fit import FITS, affine, orthogonal
+from polymorph.alignment.families import FITS
+from polymorph.alignment.fit import orthogonal
 from polymorph.alignment.jackknife import jackknife_interval
 from polymorph.alignment.moments import explained_variance
-from polymorph.alignment.regression import reduced_rank
+from polymorph.alignment.regression import affine, reduced_rank
 from polymorph.models.activations import DocumentLosses, Edit, Spliceable, Split
 from polymorph.saes.scores import (
     Firing,

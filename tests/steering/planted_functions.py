@@ -13,7 +13,8 @@ from polymorph.evidence.pairs import pairs_of
 from polymorph.models.activations import ModelActivations
 from polymorph.models.functions import Functions
 from polymorph.steering.request import Steering
-from polymorph.tasks.task import Chunk, ProbeConfig
+from polymorph.tasks.config import ProbeConfig
+from polymorph.tasks.task import Chunk
 
 CPU = torch.device("cpu")
 SITE, SITES = "blocks.1.hook_resid_mid", ["blocks.0.hook_resid_pre", "blocks.1.hook_resid_mid"]
@@ -117,5 +118,11 @@ def evidence(members: Sequence[Member], contrasts: Sequence[Any] = (CONTRAST,), 
     ends = [(seed, 7) for seed in range(len(members))]
     steering = replace(Steering.of(list(contrasts)), doses=(1.0, 2.0))
     return Evidence(
-        "toy", ends, pairs_of(ends), source, blocks=8, functions=lambda asked: made, steering=steering
+        "toy",
+        ends,
+        pairs_of(ends),
+        source,
+        blocks=8,
+        functions=lambda asked: made,
+        options={"steering": steering},
     )

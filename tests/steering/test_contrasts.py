@@ -21,10 +21,11 @@ from polymorph.steering.contrasts import (
     prompt_contrasts,
     systematic_contrasts,
 )
-from polymorph.steering.request import Steering, SteeringOptions
+from polymorph.steering.options import SteeringOptions
+from polymorph.steering.request import Steering
 from polymorph.steering.vectors import fulfils
-from polymorph.tasks.dyck import Dyck
-from polymorph.tasks.task import ProbeConfig
+from polymorph.tasks.config import ProbeConfig
+from polymorph.tasks.dyck.task import Dyck
 
 CPU = torch.device("cpu")
 SITES = ["blocks.0.hook_resid_pre", "blocks.0.hook_resid_mid", "blocks.1.hook_resid_mid"]
@@ -278,10 +279,10 @@ def test_the_command_line_asks_for_contrasts():
     (config,) = requests(
         "analyze", AnalyzeConfig, ["cohort=x", given, "steering.doses=[1,3]", "steering.site=here"]
     )
-    asked = Steering.of(config.contrasts, config.steering)
+    asked = config.options["steering"].request()
     assert asked.contrasts == (
         LabelContrast("deeper", {"depth": (3,)}, {"depth": (2,)}, Target("depth", (3,), (2,)), -1),
     )
     assert (asked.doses, asked.site) == ((1.0, 3.0), "here")
     (plain,) = requests("analyze", AnalyzeConfig, ["cohort=x"])
-    assert Steering.of(plain.contrasts, plain.steering) == Steering()
+    assert plain.options["steering"].request() == Steering()

@@ -20,7 +20,7 @@ from planted_functions import (
 )
 
 from polymorph.errors import RequestError
-from polymorph.models.dyck_transformer import DyckTransformerConfig
+from polymorph.models.dyck_transformer.config import DyckTransformerConfig
 from polymorph.models.functions import Functions
 from polymorph.steering.contrasts import Target, contrast_of
 from polymorph.steering.effects import (
@@ -33,8 +33,8 @@ from polymorph.steering.effects import (
     random_directions,
 )
 from polymorph.steering.vectors import label_vectors
-from polymorph.tasks.dyck import Dyck
-from polymorph.tasks.task import ProbeConfig
+from polymorph.tasks.config import ProbeConfig
+from polymorph.tasks.dyck.task import Dyck
 
 KIND = contrast_of(CONTRAST)
 AIM = Aim.of(KIND)

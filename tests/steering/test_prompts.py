@@ -22,7 +22,8 @@ from polymorph.steering.request import Steering
 from polymorph.steering.vectors import check_prompts, prompt_vectors, target_of
 from polymorph.studies.registry import STUDIES
 from polymorph.studies.steering import rows as steering
-from polymorph.tasks.task import IGNORED, ProbeConfig
+from polymorph.tasks.config import ProbeConfig
+from polymorph.tasks.task import IGNORED
 from polymorph.tasks.text.prepare import prepare
 from polymorph.tasks.text.text_task import Text
 
@@ -126,7 +127,7 @@ def test_language_models_are_steered_by_prompts_at_the_middle_site(members, tmp_
         source,
         blocks=4,
         functions=lambda _: members,
-        steering=replace(asked, doses=(1.0,)),
+        options={"steering": replace(asked, doses=(1.0,))},
     )
     frame = table(steering.study_rows(whole), STUDIES["steering"].columns)
     assert frame["site"].unique().to_list() == [members.sites[1]]

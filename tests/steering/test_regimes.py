@@ -8,9 +8,9 @@ import pytest
 import torch
 from scipy.stats import binom, ttest_1samp
 
-from polymorph.alignment.multiplicity import holm
+from polymorph.alignment.multiplicity import SIGNIFICANCE, holm
 from polymorph.steering.documents import Resamples, p_above, p_beyond
-from polymorph.steering.regimes import LEVEL, REGIMES, Outcome, PValues, corrected, p_values, regime
+from polymorph.steering.regimes import REGIMES, Outcome, PValues, corrected, p_values, regime
 
 OPEN = PValues(*[1.0] * len(fields(PValues)))
 WORKS = replace(OPEN, own=0.001)
@@ -21,11 +21,11 @@ WORKS = replace(OPEN, own=0.001)
     [
         (OPEN, "undetermined", 1.0),
         (replace(OPEN, below=0.001, above=0.001), "undetermined", 1.0),
-        (replace(OPEN, own=LEVEL, equal=0.001), "undetermined", LEVEL),
+        (replace(OPEN, own=SIGNIFICANCE, equal=0.001), "undetermined", SIGNIFICANCE),
         (WORKS, "none", 1.0),
         (replace(WORKS, below=0.02), "inverted", 0.02),
         (replace(WORKS, below=0.02, wasted=0.001), "inverted", 0.02),
-        (replace(WORKS, below=LEVEL), "none", 1.0),
+        (replace(WORKS, below=SIGNIFICANCE), "none", 1.0),
         (replace(WORKS, equal=0.01), "clean", 0.01),
         (replace(WORKS, equal=0.01, above=0.001, wasted=0.001), "clean", 0.01),
         (replace(WORKS, equal=0.01, above=0.001, wasted=0.001, much_wasted=0.003), "overdriven", 0.001),
@@ -34,7 +34,7 @@ WORKS = replace(OPEN, own=0.001)
         (replace(WORKS, above=0.01, wasted=0.03, larger=0.01), "partial", 0.01),
         (replace(WORKS, wasted=0.03, larger=0.01), "none", 1.0),
         (replace(WORKS, above=0.04), "partial", 0.04),
-        (replace(WORKS, above=LEVEL), "none", LEVEL),
+        (replace(WORKS, above=SIGNIFICANCE), "none", SIGNIFICANCE),
     ],
 )
 def test_the_rule(p, called, rests_on):
@@ -155,7 +155,7 @@ def test_random_directions_are_called_something_in_at_most_a_twentieth_of_famili
         )
         for planted in (Planted(seed) for seed in range(1000, 1400))
     )
-    assert wrong <= binom.ppf(0.999, 400, LEVEL)
+    assert wrong <= binom.ppf(0.999, 400, SIGNIFICANCE)
 
 
 def test_an_own_vector_that_does_nothing_leaves_nothing_to_say():
@@ -165,7 +165,7 @@ def test_an_own_vector_that_does_nothing_leaves_nothing_to_say():
         planted = Planted(seed)
         planted.own = planted.outcome(units(planted.generator, 1)[0])
         said += any(one != "undetermined" for one in planted.called(near(planted)))
-    assert said <= binom.ppf(0.999, 400, LEVEL)
+    assert said <= binom.ppf(0.999, 400, SIGNIFICANCE)
 
 
 def test_cost_without_more_effect_is_overdriven_and_half_an_effect_is_partial():
@@ -189,7 +189,7 @@ def test_efficiencies_that_are_not_equal_are_clean_in_at_most_a_twentieth_of_fam
     for seed in range(4000, 4400):
         planted = Planted(seed)
         wrong += "clean" in planted.called((0.8 * planted.own_vector).expand(CASES, D))
-    assert wrong <= binom.ppf(0.999, 400, LEVEL)
+    assert wrong <= binom.ppf(0.999, 400, SIGNIFICANCE)
 
 
 # Intervals.

@@ -8,7 +8,7 @@ from planted_functions import evidence, member, rotations
 
 from polymorph.evidence.rows import table
 from polymorph.plotting.plate import Missing
-from polymorph.plotting.style import MAP_COLOURS
+from polymorph.plotting.style import map_colour
 from polymorph.plotting.table_rows import completed
 from polymorph.report.figure_files import saved
 from polymorph.steering.regimes import REGIMES
@@ -30,7 +30,7 @@ def test_dots_are_efficiencies_and_bars_the_shares_of_regimes(rows):
     (dots,) = [
         line
         for line in efficiencies.get_lines()
-        if line.get_color() == MAP_COLOURS["orthogonal"] and line.get_marker() == "o"
+        if line.get_color() == map_colour("orthogonal") and line.get_marker() == "o"
     ]
     own = rows.filter(metric="transfer_efficiency", map="orthogonal", role="estimate", dose=1.0)
     assert list(dots.get_xdata()) == own.sort("source", "target")["value"].to_list()

@@ -12,17 +12,20 @@ from rotated_models import rotated as in_another_basis
 from polymorph.errors import RequestError
 from polymorph.evidence.evidence import Evidence, planted_evidence
 from polymorph.evidence.pairs import pairs_of
-from polymorph.evidence.planted import Planted, PlantedConfig
+from polymorph.evidence.planted import Planted
+from polymorph.evidence.planted_config import PlantedConfig
 from polymorph.evidence.rows import table
 from polymorph.models.activations import ModelActivations
-from polymorph.models.dyck_transformer import DyckTransformer, DyckTransformerConfig
+from polymorph.models.dyck_transformer.config import DyckTransformerConfig
+from polymorph.models.dyck_transformer.model import DyckTransformer
 from polymorph.models.functions import Functions
 from polymorph.steering.request import Steering
-from polymorph.studies.registry import STUDIES, study_tables
+from polymorph.studies.registry import STUDIES
 from polymorph.studies.steering import rows as steering
 from polymorph.studies.steering.bench import DIRECTIONS, MAPS, SHUFFLED
-from polymorph.tasks.dyck import Dyck
-from polymorph.tasks.task import ProbeConfig
+from polymorph.studies.tables import study_tables
+from polymorph.tasks.config import ProbeConfig
+from polymorph.tasks.dyck.task import Dyck
 
 EYE = torch.eye(D, dtype=torch.float64)
 
@@ -187,7 +190,7 @@ def test_what_cannot_be_steered_says_what_there_is():
     assert "at least 50" in refusal(evidence(MEMBERS, fit=8))
     assert "7 eval documents" in refusal(evidence(MEMBERS, eval=7))
     nowhere = evidence(MEMBERS)
-    nowhere = replace(nowhere, steering=replace(nowhere.steering, site="nowhere"))
+    nowhere = replace(nowhere, options={"steering": Steering(site="nowhere")})
     assert "one of blocks.0.hook_resid_pre, blocks.1.hook_resid_mid" in refusal(nowhere)
 
 
@@ -230,7 +233,7 @@ def copied() -> pl.DataFrame:
     ends = [(0, 5), (1, 5)]
     source = ModelActivations(models, config.sites, task, probe, CPU)
     whole = Evidence("dyck", ends, pairs_of(ends), source, functions=lambda _: made)
-    return found(replace(whole, steering=replace(Steering(), doses=(1.0,))))
+    return found(replace(whole, options={"steering": Steering(doses=(1.0,))}))
 
 
 def test_the_directions_of_dyck_carry_over_to_a_rotated_copy_through_r(copied):

@@ -9,7 +9,8 @@ import torch
 from sae_lens import StandardSAE, StandardSAEConfig
 from torch import Tensor
 
-from polymorph.evidence.planted import SITE, Planted, PlantedConfig
+from polymorph.evidence.planted import SITE, Planted
+from polymorph.evidence.planted_config import PlantedConfig
 from polymorph.models.activations import Activations, Split
 from polymorph.saes.trained import TrainedSAE
 

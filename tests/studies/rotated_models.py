@@ -9,10 +9,12 @@ from torch import Tensor
 from polymorph.evidence.evidence import Evidence, History
 from polymorph.evidence.pairs import End, PairLabel, pairs_of
 from polymorph.models.activations import ModelActivations
-from polymorph.models.dyck_transformer import DyckTransformer, DyckTransformerConfig
+from polymorph.models.dyck_transformer.config import DyckTransformerConfig
+from polymorph.models.dyck_transformer.model import DyckTransformer
 from polymorph.models.functions import Functions
-from polymorph.tasks.dyck import DISTRIBUTIONS, Dyck
-from polymorph.tasks.task import IGNORED, Chunk, ProbeConfig, Split
+from polymorph.tasks.config import ProbeConfig
+from polymorph.tasks.dyck.task import DISTRIBUTIONS, Dyck
+from polymorph.tasks.task import IGNORED, Chunk, Split
 
 CPU = torch.device("cpu")
 CONFIG = DyckTransformerConfig(n_layers=2, d_model=16, n_heads=2, d_head=8, d_mlp=32, init_std=0.3)

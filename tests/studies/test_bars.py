@@ -21,18 +21,20 @@ from toy_models import table as toy_table
 from polymorph.components.decoys import AVERAGED, DECOYS, SWAPPED
 from polymorph.evidence.evidence import Evidence, planted_evidence
 from polymorph.evidence.pairs import pairs_of
-from polymorph.evidence.planted import Planted, PlantedConfig
+from polymorph.evidence.planted import Planted
+from polymorph.evidence.planted_config import PlantedConfig
 from polymorph.evidence.rows import Row, table
-from polymorph.models.dyck_transformer import DyckTransformer
+from polymorph.models.dyck_transformer.model import DyckTransformer
 from polymorph.studies.bars import divergence as bars
 from polymorph.studies.bars.claims import BOUNDS
 from polymorph.studies.bars.claims import study_claims as bar_claims
 from polymorph.studies.bars.divergence import ACROSS, WITHIN, Answered, smoothed_kl
 from polymorph.studies.bars.rows import study_rows as bar_rows
-from polymorph.studies.bars.separation import auc
+from polymorph.studies.bars.separation import auc, separations
 from polymorph.studies.components import rows as components
-from polymorph.studies.registry import STUDIES, study_tables
-from polymorph.tasks.dyck import Dyck
+from polymorph.studies.registry import STUDIES
+from polymorph.studies.tables import study_tables
+from polymorph.tasks.dyck.task import Dyck
 
 SAMPLES, MEMBERS = 2000, 2
 

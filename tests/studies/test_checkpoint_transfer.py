@@ -22,7 +22,8 @@ from polymorph.models.activations import Activations, Split
 from polymorph.saes.trained import GivenDictionaries, TrainedSAE
 from polymorph.studies.checkpoint_transfer.rows import applies
 from polymorph.studies.checkpoint_transfer.rows import study_rows as checkpoint_transfer_rows
-from polymorph.studies.registry import STUDIES, study_tables
+from polymorph.studies.registry import STUDIES
+from polymorph.studies.tables import study_tables
 from polymorph.studies.trajectory.rows import CHECKPOINTS
 
 STEPS = [10, 20, 30]

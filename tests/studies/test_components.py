@@ -18,13 +18,15 @@ from toy_models import SMALL, dyck_functions, heads_permuted
 
 from polymorph.evidence.evidence import Evidence, History, planted_evidence
 from polymorph.evidence.pairs import pairs_of
-from polymorph.evidence.planted import Planted, PlantedConfig
+from polymorph.evidence.planted import Planted
+from polymorph.evidence.planted_config import PlantedConfig
 from polymorph.evidence.rows import table
-from polymorph.models.dyck_transformer import DyckTransformer
+from polymorph.models.dyck_transformer.model import DyckTransformer
 from polymorph.studies.components.members import measured_members
 from polymorph.studies.components.rows import applies
 from polymorph.studies.components.rows import study_rows as component_rows
-from polymorph.studies.registry import STUDIES, study_tables
+from polymorph.studies.registry import STUDIES
+from polymorph.studies.tables import study_tables
 
 ORDERS = ([2, 0, 3, 1], [1, 2, 3, 0])
 

@@ -7,14 +7,16 @@ import torch
 from planted_saes import FEATURES, permuted, trained
 
 from polymorph.evidence.evidence import Evidence, planted_evidence
-from polymorph.evidence.planted import SITE, Planted, PlantedConfig
+from polymorph.evidence.planted import SITE, Planted
+from polymorph.evidence.planted_config import PlantedConfig
 from polymorph.evidence.rows import Row, table
 from polymorph.saes.trained import GivenDictionaries
 from polymorph.studies.dictionary_match import rows as dictionary_match
 from polymorph.studies.dictionary_match.arrangements import ARRANGEMENTS
 from polymorph.studies.dictionary_match.rows import applies
 from polymorph.studies.dictionary_match.rows import study_rows as dictionary_match_rows
-from polymorph.studies.registry import STUDIES, study_tables
+from polymorph.studies.registry import STUDIES
+from polymorph.studies.tables import study_tables
 
 CONFIG = PlantedConfig(d=12, members=2, documents=64, tokens=16, noise=0.0)
 FAMILY = "standard_x8"

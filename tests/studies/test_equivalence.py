@@ -22,13 +22,15 @@ from torch import Tensor
 
 from polymorph.evidence import function_scores
 from polymorph.evidence.evidence import planted_evidence
-from polymorph.evidence.planted import Planted, PlantedConfig
+from polymorph.evidence.planted import Planted
+from polymorph.evidence.planted_config import PlantedConfig
 from polymorph.evidence.rows import Row, table
 from polymorph.models.functions import Functions
 from polymorph.studies.equivalence.rows import applies
 from polymorph.studies.equivalence.rows import study_rows as equivalence_rows
-from polymorph.studies.registry import STUDIES, study_tables
-from polymorph.tasks.task import ProbeConfig
+from polymorph.studies.registry import STUDIES
+from polymorph.studies.tables import study_tables
+from polymorph.tasks.config import ProbeConfig
 
 HEADS = ("tok", "depth", "valid")
 ALL_HEADS = (*HEADS, "all")

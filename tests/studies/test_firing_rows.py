@@ -8,12 +8,14 @@ from planted_saes import FEATURES, trained
 
 from polymorph.evidence.evidence import Evidence, History, planted_evidence
 from polymorph.evidence.pairs import pairs_of
-from polymorph.evidence.planted import SITE, Planted, PlantedConfig
+from polymorph.evidence.planted import SITE, Planted
+from polymorph.evidence.planted_config import PlantedConfig
 from polymorph.evidence.rows import Row, table
 from polymorph.saes.trained import GivenDictionaries
 from polymorph.studies.firing.rows import PERMUTED, applies
 from polymorph.studies.firing.rows import study_rows as firing_rows
-from polymorph.studies.registry import STUDIES, study_tables
+from polymorph.studies.registry import STUDIES
+from polymorph.studies.tables import study_tables
 
 CONFIG = PlantedConfig(d=12, members=3, documents=64, tokens=16, noise=0.0)
 FAMILY = "standard_x8"

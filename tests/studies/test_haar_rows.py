@@ -6,7 +6,8 @@ import torch
 from polymorph.alignment.fit import orthogonal
 from polymorph.alignment.haar import haar, ks_from_uniform, permutation_distance
 from polymorph.evidence.evidence import planted_evidence
-from polymorph.evidence.planted import Planted, PlantedConfig
+from polymorph.evidence.planted import Planted
+from polymorph.evidence.planted_config import PlantedConfig
 from polymorph.evidence.rows import table
 from polymorph.studies.haar.rows import PAPER, PAPER_UNDETERMINED
 from polymorph.studies.haar.rows import study_rows as haar_rows

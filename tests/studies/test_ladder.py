@@ -4,7 +4,7 @@ import pytest
 import torch
 from scipy.stats import t as student
 
-from polymorph.alignment import FITS, fit_rotation
+from polymorph.alignment import FITS, fit_orthogonal
 from polymorph.alignment.accumulator import pair_moments
 from polymorph.alignment.collect import Collected
 from polymorph.alignment.gaps import GAPS
@@ -78,7 +78,7 @@ def test_every_rung_has_the_score_of_its_map_on_tokens(generator):
 def test_the_interval_is_the_jackknife_over_document_blocks(generator):
     x = planted(generator)
     (row,) = find(rows_of(collect(x)), 0, 1, map="orthogonal")
-    R = fit_rotation(x[0], x[1])
+    R = fit_orthogonal(x[0], x[1])
     block = torch.arange(DOCUMENTS).repeat_interleave(LENGTH) % BLOCKS
     parts = torch.tensor(
         [explained_variance(R(x[0, block != b]), x[1, block != b]) for b in range(BLOCKS)],
@@ -129,7 +129,7 @@ def test_both_directions_of_a_pair_and_one_of_a_ceiling(generator):
 def test_geometry_stands_beside_its_scale(generator):
     x = planted(generator)
     rows = rows_of(collect(x))
-    R = fit_rotation(x[0], x[1]).weight
+    R = fit_orthogonal(x[0], x[1]).weight
     values = {
         "frobenius_from_identity": float((R - torch.eye(D)).norm()),
         "frobenius_haar_scale": (2 * D) ** 0.5,
@@ -147,7 +147,7 @@ def test_angles_are_those_of_the_fitted_map(generator):
     x = planted(generator)
     rows = angles.angle_rows(collect(x).result(), LABELS, "planted", fit_documents=DOCUMENTS)
     mine = sorted(find(rows, 2, 1, "eigenvalue_angle"), key=lambda row: row.extra["index"])
-    wanted = eigenvalue_angles(fit_rotation(x[2], x[1]).weight)
+    wanted = eigenvalue_angles(fit_orthogonal(x[2], x[1]).weight)
     assert [row.value for row in mine] == pytest.approx(wanted.tolist())
     assert table(rows, STUDIES["angles"].columns).height == len(LABELS) * D
 

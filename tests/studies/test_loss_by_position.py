@@ -11,12 +11,14 @@ from torch import Tensor
 
 from polymorph.evidence.evidence import Evidence, planted_evidence
 from polymorph.evidence.pairs import pairs_of
-from polymorph.evidence.planted import Planted, PlantedConfig
+from polymorph.evidence.planted import Planted
+from polymorph.evidence.planted_config import PlantedConfig
 from polymorph.evidence.rows import Row, table
 from polymorph.models.activations import Activations, Predicting, Predictions, Split
 from polymorph.studies.loss_by_position.rows import EDGES, applies, bins_of
 from polymorph.studies.loss_by_position.rows import study_rows as loss_by_position_rows
-from polymorph.studies.registry import STUDIES, study_tables
+from polymorph.studies.registry import STUDIES
+from polymorph.studies.tables import study_tables
 
 DOCUMENTS, CLASSES, BLOCKS = 48, 8, 6
 LENGTHS = [5 + 3 * (document % 7) for document in range(DOCUMENTS)]

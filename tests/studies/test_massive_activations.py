@@ -8,14 +8,15 @@ import torch
 from one_sided import given
 from torch import Tensor
 
-from polymorph.alignment import fit_rotation
+from polymorph.alignment import fit_orthogonal
 from polymorph.alignment.accumulator import pair_moments
 from polymorph.alignment.axes import Axes, without
 from polymorph.alignment.moments import explained_variance
 from polymorph.errors import RunError
 from polymorph.evidence.evidence import Evidence, planted_evidence
 from polymorph.evidence.pairs import pairs_of
-from polymorph.evidence.planted import SITE, Planted, PlantedConfig
+from polymorph.evidence.planted import SITE, Planted
+from polymorph.evidence.planted_config import PlantedConfig
 from polymorph.evidence.rows import Row, table
 from polymorph.models.activations import Activations, Split
 from polymorph.models.architecture import mean_free_basis
@@ -23,7 +24,8 @@ from polymorph.saes.trained import GivenDictionaries
 from polymorph.studies.ladder.rows import study_rows as ladder_of
 from polymorph.studies.massive_activations import rows as massive_activations
 from polymorph.studies.massive_activations.rows import study_rows as massive_activation_rows
-from polymorph.studies.registry import STUDIES, study_tables
+from polymorph.studies.registry import STUDIES
+from polymorph.studies.tables import study_tables
 
 D, MEMBERS, DOCUMENTS, LENGTH = 16, 3, 96, 8
 HUGE = 5
@@ -189,7 +191,7 @@ def test_without_the_axes_r2_is_that_of_the_others():
     others = [axis for axis in range(D) if axis != HUGE]
     x, y = (source.raw(split)[:, :, others] for split in ("fit", "eval"))
     rows = rows_of(source)
-    R = fit_rotation(x[0], x[1])
+    R = fit_orthogonal(x[0], x[1])
     for name, guess in (("identity", y[0]), ("orthogonal", R(y[0]))):
         row = r2(rows, "without_massive", name)
         assert row.value == pytest.approx(explained_variance(guess, y[1]))

@@ -18,9 +18,10 @@ from polymorph.evidence.rows import Row, table
 from polymorph.models.activations import DocumentLosses, Edit, Split
 from polymorph.saes.scores import Route
 from polymorph.saes.trained import GivenDictionaries, TrainedSAE
-from polymorph.studies.registry import STUDIES, study_tables
+from polymorph.studies.registry import STUDIES
 from polymorph.studies.sae_transfer.rows import applies
 from polymorph.studies.sae_transfer.rows import study_rows as sae_transfer_rows
+from polymorph.studies.tables import study_tables
 
 
 @dataclass(frozen=True)

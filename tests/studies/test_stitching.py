@@ -20,22 +20,25 @@ from scipy.stats import t as student
 from torch import Tensor
 
 from polymorph.alignment.controls import covariance_only
-from polymorph.alignment.fit import FITS, fit_ladder
+from polymorph.alignment.families import FAMILIES, FITS, fit_ladder, rungs
 from polymorph.alignment.maps import Map
 from polymorph.alignment.pairings import chunk_generator
 from polymorph.alignment.support import filled
 from polymorph.evidence import evidence, function_scores
 from polymorph.evidence.evidence import Evidence, planted_evidence
-from polymorph.evidence.planted import Planted, PlantedConfig
+from polymorph.evidence.planted import Planted
+from polymorph.evidence.planted_config import PlantedConfig
 from polymorph.evidence.rows import Row, table
 from polymorph.models.functions import Functions
-from polymorph.studies.registry import STUDIES, study_tables
+from polymorph.studies.registry import STUDIES
 from polymorph.studies.stitching import rows as stitching
-from polymorph.studies.stitching.rows import MAPS, applies
+from polymorph.studies.stitching.rows import NOT_RUN, applies
 from polymorph.studies.stitching.rows import study_rows as stitching_rows
-from polymorph.tasks.task import ProbeConfig
+from polymorph.studies.tables import study_tables
+from polymorph.tasks.config import ProbeConfig
 
 SITES = tuple(CONFIG.sites)
+MAPS = [name for name in rungs() if name not in NOT_RUN]
 HEADS = ("tok", "depth", "valid", "all")
 ORIGINAL = random_model(0)
 TURNED = rotated(ORIGINAL, haar_matrix(16, 5))
@@ -119,6 +122,20 @@ def test_what_knows_no_tokens_is_of_no_use_through_any_map() -> None:
     values = {key: row.value for key, row in recovered.items() if key[0] == 1 and key[4] == "all"}
     assert {key[3] for key in values} == set(MAPS)
     assert max(values.values()) < 0.15
+
+
+def test_a_family_that_is_added_is_stitched_and_one_that_is_not_says_why(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(FAMILIES, "twin", replace(FAMILIES["orthogonal"], name="twin", freedom=4.5))
+    rows = rows_of(members({(0, 9): ORIGINAL, (1, 9): TURNED}).evidence)
+    losses = found(rows, "loss", role="estimate")
+    for (source, target, site, name, head), row in losses.items():
+        if name == "twin":
+            assert row.value == losses[source, target, site, "orthogonal", head].value
+    assert {key[3] for key in losses} == {*MAPS, "twin"}
+    assert NOT_RUN.keys() | {key[3] for key in losses} == FAMILIES.keys()
+    assert all(NOT_RUN.values())
 
 
 def test_unrelated_members_share_the_tokens_and_no_computation() -> None:

@@ -13,14 +13,17 @@ from polymorph.alignment.gauge import Canonical, align, apply_gauge, random_gaug
 from polymorph.alignment.gauge_residual import eigenvector_start
 from polymorph.evidence.evidence import Evidence, History, planted_evidence
 from polymorph.evidence.pairs import End, pairs_of
-from polymorph.evidence.planted import Planted, PlantedConfig
+from polymorph.evidence.planted import Planted
+from polymorph.evidence.planted_config import PlantedConfig
 from polymorph.evidence.rows import Row, table
 from polymorph.models.activations import ModelActivations, token_losses
-from polymorph.models.dyck_transformer import DyckTransformer, DyckTransformerConfig
+from polymorph.models.dyck_transformer.config import DyckTransformerConfig
+from polymorph.models.dyck_transformer.model import DyckTransformer
 from polymorph.models.functions import Functions
 from polymorph.models.symmetries import Symmetries, symmetries_of
 from polymorph.saes.scores import bounded
-from polymorph.studies.registry import STUDIES, study_tables
+from polymorph.studies.registry import STUDIES
+from polymorph.studies.tables import study_tables
 from polymorph.studies.weights import rows as weights
 from polymorph.studies.weights.interpolation import FRACTIONS, Between, Path, chunks_of
 from polymorph.studies.weights.search import (
@@ -33,8 +36,8 @@ from polymorph.studies.weights.search import (
     STREAM,
     UNTRAINED,
 )
-from polymorph.tasks.dyck import Dyck
-from polymorph.tasks.task import ProbeConfig
+from polymorph.tasks.config import ProbeConfig
+from polymorph.tasks.dyck.task import Dyck
 
 CPU = torch.device("cpu")
 CONFIG = DyckTransformerConfig(d_model=24, n_heads=3, d_head=8, d_mlp=32, init_std=0.25)

@@ -3,7 +3,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from polymorph.tasks.dyck import BOS, DISTRIBUTIONS, EOS, PAD, STREAMS, Batch, Dyck, DyckConfig
+from polymorph.tasks.dyck.config import DyckConfig
+from polymorph.tasks.dyck.task import BOS, DISTRIBUTIONS, EOS, PAD, STREAMS, Batch, Dyck
 
 FIELDS = ("tokens", "depth", "valid", "lengths")
 TASK = Dyck()

@@ -6,7 +6,8 @@ import torch
 from plain import CLOSERS, OPENERS, noise_validity, plain_labels
 from scipy.stats import binomtest, chisquare
 
-from polymorph.tasks.dyck import Batch, Distribution, Dyck, DyckConfig
+from polymorph.tasks.dyck.config import DyckConfig
+from polymorph.tasks.dyck.task import Batch, Distribution, Dyck
 
 # A p-value of a correct sampler is uniform: one below this happens in one of a million fixed seeds.
 REJECT = 1e-6

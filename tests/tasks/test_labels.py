@@ -6,7 +6,8 @@ from hypothesis import find, given, settings
 from hypothesis import strategies as st
 from plain import plain_labels
 
-from polymorph.tasks.dyck import BOS, EOS, PAD, Dyck, DyckConfig
+from polymorph.tasks.dyck.config import DyckConfig
+from polymorph.tasks.dyck.task import BOS, EOS, PAD, Dyck
 
 BRACKETS = "()[]{}"
 

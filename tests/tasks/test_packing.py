@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from polymorph.tasks.dyck import PAD, Batch, Dyck
+from polymorph.tasks.dyck.task import PAD, Batch, Dyck
 from polymorph.tasks.packing import pack
 from polymorph.tasks.task import IGNORED
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from polymorph.tasks.text.text_task import Text, TextConfig, TextSplits, Tokens
+from polymorph.tasks.text.config import TextConfig, TextSplits
+from polymorph.tasks.text.text_task import Text, Tokens
 
 WORDS = [
     "the",

@@ -1,7 +1,7 @@
 import pytest
 from omegaconf import OmegaConf
 
-from polymorph.tasks.text.text_task import TextConfig, TextShares
+from polymorph.tasks.text.config import TextConfig, TextShares
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ import pytest
 from corpora import EVEN, jsonl, stories
 
 from polymorph.errors import RequestError, RunError
+from polymorph.tasks.text.config import TextConfig, TextShares, TextSplits
 from polymorph.tasks.text.prepare import prepare
-from polymorph.tasks.text.text_task import TextConfig, TextShares, TextSplits
 from polymorph.tasks.text.tokenizer import loaded, tokenizer_digest, trained
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

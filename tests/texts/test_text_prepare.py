@@ -18,10 +18,12 @@ from transformers import AutoTokenizer
 from polymorph.errors import RequestError
 from polymorph.store import ConflictError, CorruptError, sweep
 from polymorph.store.process_liveness import draft_name
-from polymorph.tasks.task import ProbeConfig, Task
+from polymorph.tasks.config import ProbeConfig
+from polymorph.tasks.task import Task
+from polymorph.tasks.text.config import TextConfig, TextShares, TextSplits
 from polymorph.tasks.text.prepare import prepare
 from polymorph.tasks.text.stored import open_text, text_config, text_identity
-from polymorph.tasks.text.text_task import Text, TextConfig, TextShares, TextSplits
+from polymorph.tasks.text.text_task import Text
 from polymorph.tasks.text.tokenizer import trained
 
 CPU = torch.device("cpu")

@@ -8,9 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from polymorph.errors import RequestError
-from polymorph.tasks.task import IGNORED, ProbeConfig
+from polymorph.tasks.config import ProbeConfig
+from polymorph.tasks.task import IGNORED
 from polymorph.tasks.text import text_task as text_module
-from polymorph.tasks.text.text_task import STREAMS, TextSplits
+from polymorph.tasks.text.config import TextSplits
+from polymorph.tasks.text.text_task import STREAMS
 from polymorph.tasks.text.windows import _scaled, draw, permutation
 
 CPU = torch.device("cpu")

@@ -15,6 +15,7 @@ import torch
 
 from polymorph.cli import command, train
 from polymorph.cli.config import TrainConfig, register
+from polymorph.cli.ending import Ending
 from polymorph.store import Cohort, Status
 from polymorph.store.process_liveness import home
 from polymorph.training.logging import Record
@@ -64,15 +65,16 @@ def jobs_of(root: Path, *overrides: str) -> list[TrainConfig]:
 def trained(root: Path, *overrides: str) -> Cohort:
     """The cohort after the request was carried out here."""
     for job in jobs_of(root, *overrides):
-        train.run(job)
+        train.perform(job)
     return cohort_in(root)
 
 
 def exit_status(root: Path, *overrides: str) -> int:
     jobs = jobs_of(root, *overrides)
+    endings: list[Ending] = []
     for job in jobs:
-        train.run(job)
-    return train.outcome(jobs)
+        endings.append(train.perform(job, endings))
+    return train.outcome(jobs, endings)
 
 
 def cohort_in(root: Path, name: str = NAME) -> Cohort:

@@ -20,7 +20,7 @@ from cohorts import (
 )
 from planned import CADENCE, OFTEN, STACK, planned
 
-from polymorph.cli import command, train
+from polymorph.cli import command, train_logging
 from polymorph.store import Cohort, CorruptError, Member
 from polymorph.tracking.loggers import Breaker
 from polymorph.tracking.runs import RunLogger
@@ -153,7 +153,7 @@ def test_the_end_names_it(whole: Cohort) -> None:
 def test_the_run_of_the_member_has_it_in_its_summary(root: Path, whole: Cohort) -> None:
     summary: dict[str, Any] = {}
     run = SimpleNamespace(summary=summary, define_metric=lambda *a, **k: None)
-    train._name_best(Breaker(RunLogger(run, root), lambda code: None), whole, 0)
+    train_logging._name_best(Breaker(RunLogger(run, root), lambda code: None), whole, 0)
     assert summary == {"best/step": 25, "best/least_accuracy": 0.7, "best/loss": 1.5}
 
 

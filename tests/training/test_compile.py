@@ -5,8 +5,9 @@ import torch
 
 from polymorph.errors import RequestError
 from polymorph.kernels.ragged_attention import has_kernel
-from polymorph.models.dyck_transformer import DyckTransformer, DyckTransformerConfig
-from polymorph.tasks.dyck import Dyck
+from polymorph.models.dyck_transformer.config import DyckTransformerConfig
+from polymorph.models.dyck_transformer.model import DyckTransformer
+from polymorph.tasks.dyck.task import Dyck
 from polymorph.training.config import OptimizerConfig, TrainerConfig
 from polymorph.training.module import StackModule
 from polymorph.training.numerics import (

@@ -9,8 +9,9 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from polymorph.models.dyck_transformer import DyckTransformer, DyckTransformerConfig
-from polymorph.tasks.dyck import Dyck
+from polymorph.models.dyck_transformer.config import DyckTransformerConfig
+from polymorph.models.dyck_transformer.model import DyckTransformer
+from polymorph.tasks.dyck.task import Dyck
 from polymorph.training.config import OptimizerConfig, TrainerConfig
 from polymorph.training.module import StackModule
 from polymorph.training.numerics import StepMode

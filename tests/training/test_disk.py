@@ -8,7 +8,7 @@ from cohorts import UNWATCHED, cohort_in, exit_status, jobs_of, memory_folder, s
 
 from polymorph.cli import command
 from polymorph.errors import RequestError
-from polymorph.models.dyck_transformer import DyckTransformerConfig
+from polymorph.models.dyck_transformer.config import DyckTransformerConfig
 from polymorph.saes.config import SAEConfig
 from polymorph.saes.disk import bytes_ahead, stored_bytes
 from polymorph.store import Member, Status

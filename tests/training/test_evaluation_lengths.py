@@ -9,10 +9,11 @@ from cohorts import UNWATCHED, exit_status, jobs_of, memory_folder, published, s
 
 from polymorph.cli import command
 from polymorph.errors import RequestError
-from polymorph.models.opening import spelled_out, task_of
 from polymorph.papers.mccann2026.facts import facts_of
 from polymorph.store import Cohort
-from polymorph.tasks.dyck import Dyck, DyckConfig
+from polymorph.tasks.dyck.config import DyckConfig
+from polymorph.tasks.dyck.task import Dyck
+from polymorph.tasks.registry import spelled_out, task_of
 
 SHORT = ("seed=0", UNWATCHED, "trainer.max_steps=4", "trainer.eval_every=2")
 AS_BEFORE = "task.eval_max_length=62"

@@ -6,8 +6,10 @@ from torch.func import functional_call
 
 from polymorph.kernels.ragged_attention import has_kernel, ragged_attention
 from polymorph.models.attention import attend
-from polymorph.models.dyck_transformer import DyckTransformer, DyckTransformerConfig
-from polymorph.tasks.dyck import Dyck, DyckConfig
+from polymorph.models.dyck_transformer.config import DyckTransformerConfig
+from polymorph.models.dyck_transformer.model import DyckTransformer
+from polymorph.tasks.dyck.config import DyckConfig
+from polymorph.tasks.dyck.task import Dyck
 from polymorph.tasks.task import IGNORED
 from polymorph.training.config import OptimizerConfig, TrainerConfig
 from polymorph.training.module import StackModule

@@ -24,7 +24,7 @@ from cohorts import (
 
 from polymorph.cli import command
 from polymorph.errors import RequestError
-from polymorph.models.dyck_transformer import FINAL_GAIN, IO_PARAMETERS
+from polymorph.models.dyck_transformer.config import FINAL_GAIN, IO_PARAMETERS
 from polymorph.store import Cohort, Status
 
 TOLERANCE = 2e-4  # design.md: stack against solo, after 50 steps

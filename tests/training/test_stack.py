@@ -7,8 +7,10 @@ import lightning as L
 import pytest
 import torch
 
-from polymorph.models.dyck_transformer import IO_PARAMETERS, DyckTransformer, DyckTransformerConfig
-from polymorph.tasks.dyck import Dyck, DyckConfig
+from polymorph.models.dyck_transformer.config import IO_PARAMETERS, DyckTransformerConfig
+from polymorph.models.dyck_transformer.model import DyckTransformer
+from polymorph.tasks.dyck.config import DyckConfig
+from polymorph.tasks.dyck.task import Dyck
 from polymorph.tasks.packing import pack
 from polymorph.training import module as module_under_test
 from polymorph.training.config import OptimizerConfig, TrainerConfig

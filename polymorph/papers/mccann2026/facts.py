@@ -1,21 +1,21 @@
 """What a cohort, a preset and the code are set to, by dotted names: the numbers that no study measures."""
 
 from collections.abc import Mapping
-from importlib.resources import files
 from types import MappingProxyType
 from typing import Any
 
 from omegaconf import OmegaConf
 
 from polymorph.components.attribution import PAPER_POINTS
-from polymorph.models.dyck_transformer import analytic_positions
-from polymorph.models.opening import spelled_out
+from polymorph.models.dyck_transformer.model import analytic_positions
+from polymorph.presets import CONF
 from polymorph.steering.contrasts import paper_contrasts
-from polymorph.steering.request import DOSES
+from polymorph.steering.options import DOSES
 from polymorph.store import Cohort, CorruptError
 from polymorph.studies.bars.claims import BOUNDS
 from polymorph.studies.weights import search as weights
-from polymorph.tasks import dyck
+from polymorph.tasks.dyck import task as dyck
+from polymorph.tasks.registry import spelled_out
 
 PRESETS = ("sae/paper_x8", "sae/paper_x32")
 TRAJECTORY = "cohort/pythia70m_trajectory"
@@ -62,7 +62,7 @@ def facts_of(cohort: Cohort) -> dict[str, Any]:
 
 def preset_of(name: str) -> Any:
     """A preset of `conf` as plain data, nothing resolved."""
-    text = (files("conf") / f"{name}.yaml").read_text(encoding="utf-8")
+    text = (CONF / f"{name}.yaml").read_text(encoding="utf-8")
     return OmegaConf.to_container(OmegaConf.create(text), resolve=False)
 
 

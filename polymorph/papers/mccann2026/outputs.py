@@ -18,7 +18,6 @@ from polymorph.plotting.table_rows import at_last_steps
 from polymorph.store import Cohort, Results
 from polymorph.studies.registry import STUDIES
 
-LEDGERS, FIGURES = ("paper",), ("paper",)
 LEDGER_JSON, LEDGER_PAGE = "ledger.json", "ledger.html"
 FOLDER = "paper"
 

@@ -21,20 +21,13 @@ PARTS = {
 EXPECTED = (25, 50, 25)
 """Percent of the angles that a uniformly random rotation has in each of `PARTS`."""
 _FAR = 0.1  # of a share, from what a uniformly random rotation has
-BEARS = (
-    "It can show that R is far from the identity, or from what a uniformly random rotation has. Angles "
-    "that look uniform show next to nothing: permutations and fits between unrelated data have them too.",
-    "Where the data determine r < d dimensions, the angles of the rest are those of the fit, not of the members.",
-    "The angles of the other direction of a pair are the same, and eigenvalues repel each other: they "
-    "are no independent draws, and there are no intervals.",
-)
 
 
 def answer(rows: pl.DataFrame, tables: Tables) -> Answer:
     """Shares of small, middle and large angles beside those of a uniformly random rotation."""
     found = measured(rows, "eigenvalue_angle")
     if found.is_empty():
-        return nothing("No two members were compared, so R has no angles to show.", BEARS)
+        return nothing("No two members were compared, so R has no angles to show.")
     sites = sites_in_order(found)
     r = {site: _determined(site, tables) for site in sites}
     lines = [
@@ -43,7 +36,7 @@ def answer(rows: pl.DataFrame, tables: Tables) -> Answer:
     ]
     columns = ("site", *(f"angles {part}" for part in PARTS), "dimensions determined")
     lines.append(("a uniformly random rotation", *(f"{share} %" for share in EXPECTED), DASH))
-    return Answer(joined([_spread(found, sites), _undetermined(r)]), columns, shortened(lines), BEARS)
+    return Answer(joined([_spread(found, sites), _undetermined(r)]), columns, shortened(lines))
 
 
 def _shares(here: pl.DataFrame) -> list[float]:

@@ -18,9 +18,9 @@ NAME, TITLE = "eigenvalue_angles", "Eigenvalue angles of the fitted orthogonal m
 BINS = 18  # of 10 degrees
 
 
-def plate(angles: pl.DataFrame, ladder: pl.DataFrame) -> Drawn:
+def plate(rows: pl.DataFrame, ladder: pl.DataFrame) -> Drawn:
     """Histograms of all pairs; `ladder` lends the counts and the participation ratios to the caption."""
-    last = once(at_last_steps(angles.filter(pl.col("role") == "estimate")))
+    last = once(at_last_steps(rows.filter(pl.col("role") == "estimate")))
     if last.is_empty():
         return Missing(
             NAME, TITLE, "No eigenvalue angles were computed, so there is no distribution to show."

@@ -12,14 +12,6 @@ from polymorph.studies.study import Tables
 
 STUDY = "bars"
 SCOPES = {WITHIN: "members by themselves", ACROSS: "members against one another"}
-BEARS = (
-    "A bar that decoys pass as well says nothing when members pass it. AUC is the chance that it puts a "
-    "member before a decoy: ½ if it knows nothing, below ½ if it prefers decoys.",
-    "C within a member cannot fail for any network, and neither C nor Pr knows in which basis a stream "
-    "is written: they are no evidence for or against a rotation.",
-    "The bounds are the paper's. Here a bar counts as passed by a member or pair whose value is; the "
-    "claims ask for whole intervals. Pairs share seeds.",
-)
 Key = tuple[str, str]
 
 
@@ -28,10 +20,10 @@ def answer(rows: pl.DataFrame, _: Tables) -> Answer:
     found = {(bar, scope): bar_values(rows, bar, scope) for bar in BOUNDS for scope in SCOPES}
     known = {key: own for key, own in found.items() if _members(own).height}
     if not known:
-        return nothing("No bar was held against any member: that needs members that are models.", BEARS)
+        return nothing("No bar was held against any member: that needs members that are models.")
     lines = [_line(rows, *key, own) for key, own in known.items()]
     columns = ("bar", "bound", "members", "members pass", "decoys pass", "AUC")
-    return Answer(joined([_passed(known), _decoys(known)]), columns, shortened(lines), BEARS)
+    return Answer(joined([_passed(known), _decoys(known)]), columns, shortened(lines))
 
 
 def _members(own: pl.DataFrame) -> pl.DataFrame:

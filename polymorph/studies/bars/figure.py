@@ -33,7 +33,7 @@ FLOOR = 1e-6
 AXES = {"B": "KL, nats", "P": "largest MSE", "C": "1 − r", "Pr": "1 − r"}
 
 
-def plate(rows: pl.DataFrame, _ladder: pl.DataFrame) -> Drawn:
+def plate(rows: pl.DataFrame, ladder: pl.DataFrame) -> Drawn:
     """From the rows alone, which count their own documents and tokens."""
     if rows.filter(pl.col("bar").is_not_null()).is_empty():
         return Missing(NAME, TITLE, "No bar was held against anything: that needs members that are models.")

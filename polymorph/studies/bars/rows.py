@@ -53,11 +53,6 @@ RESTARTS = 4
 DECOY_DRAWS = 2**28 + 1
 
 
-def applies(evidence: Evidence) -> bool:
-    """Only where members are models."""
-    return evidence.functions is not None
-
-
 def study_rows(evidence: Evidence) -> Iterator[Row]:
     """The value of every bar, of members and of decoys, and how well it tells them apart."""
     if evidence.functions is None:

@@ -11,13 +11,6 @@ from polymorph.studies.study import Tables
 
 STUDY = "checkpoint_transfer"
 R, NAIVE, COVARIANCE = through("orthogonal"), through("identity"), unpaired("covariance_only", "orthogonal")
-BEARS = (
-    "It can show how much of an SAE survives further training of its own member, with and without a "
-    "rotation. No two members are compared.",
-    "R matches covariances too, which alone makes an SAE explain much: only what it explains beyond the "
-    "covariance-only control comes from which token goes with which.",
-    "How far checkpoints are apart was chosen when they were saved; ranges are over members.",
-)
 
 
 def answer(rows: pl.DataFrame, _: Tables) -> Answer:
@@ -25,7 +18,7 @@ def answer(rows: pl.DataFrame, _: Tables) -> Answer:
     used = first_to_last(rows)
     if R.of(used).is_empty():
         return nothing(
-            "No SAE was used on a later checkpoint of its member, so whether it lasts is not known.", BEARS
+            "No SAE was used on a later checkpoint of its member, so whether it lasts is not known."
         )
     own = OWN.of(rows).join(
         used, left_on=["source", "target_step"], right_on=["source", "target_step"], how="semi"
@@ -34,7 +27,7 @@ def answer(rows: pl.DataFrame, _: Tables) -> Answer:
     lines = [_line(place.of(used), place.of(own), place) for place in places]
     columns = (f"site: EV, {span(used)}", "own SAE (ceiling)", "as it is", "through R", "covariance only")
     text = joined([_ends(used, own, places), _explained(used, places)])
-    return Answer(text, columns, shortened(lines), BEARS)
+    return Answer(text, columns, shortened(lines))
 
 
 def _line(here: pl.DataFrame, own: pl.DataFrame, place: Place) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ EV = "explained_variance"
 MAPS = {"identity": "as it is (naive)", "orthogonal": "through R and back"}
 
 
-def plate(rows: pl.DataFrame, _ladder: pl.DataFrame) -> Drawn:
+def plate(rows: pl.DataFrame, ladder: pl.DataFrame) -> Drawn:
     """Two matrices a site; the rows count their own documents and tokens."""
     if rows.filter(metric=EV, role="estimate").is_empty():
         return Missing(NAME, TITLE, "No SAE was used on another checkpoint of its member.")

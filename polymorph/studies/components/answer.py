@@ -2,13 +2,12 @@
 
 import polars as pl
 
-from polymorph.alignment.multiplicity import LEVEL
+from polymorph.alignment.multiplicity import SIGNIFICANCE
 from polymorph.plotting.answer import Answer
 from polymorph.plotting.sae_panels import median
 from polymorph.plotting.sentences import (
     ALIKE,
     NO_CEILING,
-    SHARED,
     across,
     cell,
     joined,
@@ -38,25 +37,15 @@ LABELS = (
     (OWN, "own gradients (1 for any network)"),
     (SLOPE, "own slope (attribution patching)"),
 )
-BEARS = (
-    "It can show whether another member's predictions say which parts matter here, beyond what any "
-    "order of the heads within layers would give. n is a handful of components, and r may rest on one "
-    "of them.",
-    "A member's own integrated gradients are complete, so their r of 1 says nothing of the member. "
-    "Nothing here depends on the basis of the stream: a rotated copy has r = 1 unaligned, so it is no "
-    "evidence for or against a rotation.",
-    "Heads have no names that members share; the best match is held against matches of heads at random. "
-    + SHARED,
-)
 
 
 def answer(rows: pl.DataFrame, _: Tables) -> Answer:
     """Correlation of another member's predictions with effects, beside its null, the ceiling, and the slope."""
     if of_parts(rows).is_empty():
-        return nothing("No component was ablated, so which parts matter is not known.", BEARS)
+        return nothing("No component was ablated, so which parts matter is not known.")
     lines = [_line(rows, *about) for about in LABELS if about[0].of(rows).height] + _ranking(rows)
-    columns = ("what predicts the effects", "Pearson's r", "null", f"p < {LEVEL}")
-    return Answer(joined([_across(rows), _within(rows)]), columns, shortened(lines), BEARS)
+    columns = ("what predicts the effects", "Pearson's r", "null", f"p < {SIGNIFICANCE}")
+    return Answer(joined([_across(rows), _within(rows)]), columns, shortened(lines))
 
 
 def _line(rows: pl.DataFrame, series: Series, label: str) -> tuple[str, ...]:
@@ -78,7 +67,7 @@ def _p(rows: pl.DataFrame, series: Series) -> pl.DataFrame:
 
 def _rejected(rows: pl.DataFrame, series: Series) -> str:
     p = _p(rows, series)
-    return f"{p.filter(pl.col('value') < LEVEL).height} of {p.height}" if p.height else DASH
+    return f"{p.filter(pl.col('value') < SIGNIFICANCE).height} of {p.height}" if p.height else DASH
 
 
 def _across(rows: pl.DataFrame) -> str:
@@ -101,8 +90,8 @@ def _across(rows: pl.DataFrame) -> str:
 def _evidence(p: pl.DataFrame, r: float | None, null: float | None) -> str:
     if p.is_empty():
         return "There is no p-value to hold it against."
-    below = p.filter(pl.col("value") < LEVEL).height
-    counts = f"p < {LEVEL} in {below or 'none'} of {p.height} pairs, not adjusted"
+    below = p.filter(pl.col("value") < SIGNIFICANCE).height
+    counts = f"p < {SIGNIFICANCE} in {below or 'none'} of {p.height} pairs, not adjusted"
     if not below or (r is not None and null is not None and null > r - ALIKE):
         return f"That is no evidence that heads correspond: {counts}."
     return f"{counts}."

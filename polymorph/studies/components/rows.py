@@ -30,6 +30,7 @@ from polymorph.components.naming import Component
 from polymorph.evidence.evidence import Evidence
 from polymorph.evidence.function_scores import SUM
 from polymorph.evidence.rows import Row
+from polymorph.studies.components import STUDY as DECLARED
 from polymorph.studies.components.members import (
     ABLATION,
     INTEGRATED,
@@ -48,11 +49,6 @@ PAPER = "paper"
 """The convention of integrated gradients at the paper's points."""
 
 
-def applies(evidence: Evidence) -> bool:
-    """Only where members are models."""
-    return evidence.functions is not None
-
-
 def study_rows(evidence: Evidence) -> Iterator[Row]:
     """Effects of every member, what predicts them, and what one member's predictions are worth on another."""
     if evidence.functions is None:
@@ -60,7 +56,7 @@ def study_rows(evidence: Evidence) -> Iterator[Row]:
     members = measured_members(evidence)
     for member in members:
         yield from _member_rows(evidence, member)
-    if evidence.components is not None:
+    if DECLARED.request(evidence) is not None:
         return
     for source, target in [(m, m) for m in range(len(members))] + directed_pairs(evidence):
         yield from _Pair(evidence, members[source], members[target]).rows()
@@ -74,7 +70,7 @@ def _member_rows(evidence: Evidence, member: Measured) -> Iterator[Row]:
 
     Of those that were asked for, if any were: then nothing is said of how members agree, which is about all.
     """
-    asked = evidence.components
+    asked = DECLARED.request(evidence)
     about: dict[str, Any] = {"target": member.end[0], "target_step": member.end[1], "n_seeds": 1}
 
     def row(metric: str, totals: Tensor, **more: Any) -> Row:

@@ -22,14 +22,6 @@ from polymorph.studies.study import Tables
 STUDY = "cycles"
 COHERENCE = "cycle_coherence"
 FRAMES = ("pairwise_r2", "synchronised_r2", "consensus_r2")
-BEARS = (
-    "It can show that one frame serves all members about as well as a map for each pair. It does not "
-    "show that the frame is right: maps that all follow position in the document agree round a cycle "
-    "too, which is what the control shows.",
-    "Coherence is 1 where the maps round a triangle undo each other, about 0 where they have nothing in "
-    "common, and is taken on the determined directions alone.",
-    "Triangles share members: they are not independent, and coherence has no interval.",
-)
 
 
 def answer(rows: pl.DataFrame, _: Tables) -> Answer:
@@ -37,8 +29,7 @@ def answer(rows: pl.DataFrame, _: Tables) -> Answer:
     found, permuted = measured(rows, COHERENCE), measured(rows, COHERENCE, "control")
     if found.is_empty():
         return nothing(
-            "No cycle was closed: that needs three members, all their pairs, and determined directions.",
-            BEARS,
+            "No cycle was closed: that needs three members, all their pairs, and determined directions."
         )
     sites = list(by_site(measured(rows, FRAMES[0])) or by_site(found))
     lines = [_line(at_site(rows, site), site) for site in sites]
@@ -51,7 +42,7 @@ def answer(rows: pl.DataFrame, _: Tables) -> Answer:
         "R² consensus of others",
     )
     text = joined([_ends(found, permuted), _cost(rows), _explained(found, permuted)])
-    return Answer(text, columns, shortened(lines), BEARS)
+    return Answer(text, columns, shortened(lines))
 
 
 def _line(here: pl.DataFrame, site: str) -> tuple[str, ...]:

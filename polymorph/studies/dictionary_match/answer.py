@@ -21,15 +21,6 @@ from polymorph.studies.dictionary_match.rows import DECODER
 from polymorph.studies.study import Tables
 
 STUDY = "dictionary_match"
-BEARS = (
-    "It can show how many decoder directions of one SAE have a near one in the other, through R fitted "
-    "on activations. Directions may match where encoders do not: look at firing for what features do.",
-    "The ceiling is two SAEs of one member. Matches of SAEs that share an initialisation seed can be an "
-    "artefact: what SAEs of unrelated noise with the same seed match (unrelated) has no feature in "
-    "common.",
-    "Random directions are chance. R turns covariances onto one another too, so a match through R is "
-    "held against unrelated SAEs through R. Pairs share seeds and SAEs; shares have no interval.",
-)
 HOW = {RAW: "as they are", MAPPED: "through R"}
 
 
@@ -40,8 +31,7 @@ def answer(rows: pl.DataFrame, _: Tables) -> Answer:
     )
     if found.is_empty():
         return nothing(
-            "No two SAEs of different members were compared, so whether features are common is not known.",
-            BEARS,
+            "No two SAEs of different members were compared, so whether features are common is not known."
         )
     places = [place for place in places_of(rows) if place.of(found).height]
     lines = [_line(place.of(rows), place) for place in places]
@@ -55,7 +45,7 @@ def answer(rows: pl.DataFrame, _: Tables) -> Answer:
         "chance",
     )
     text = joined([_ends(rows, found, places), _artefact(rows, places), _absent(rows)])
-    return Answer(text, columns, shortened(lines), BEARS)
+    return Answer(text, columns, shortened(lines))
 
 
 def _of(rows: pl.DataFrame, arrangement: str, name: str | None = None) -> pl.DataFrame:

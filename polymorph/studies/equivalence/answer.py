@@ -7,7 +7,6 @@ from polymorph.plotting.answer import Answer
 from polymorph.plotting.sae_panels import median
 from polymorph.plotting.sentences import (
     NO_CEILING,
-    SHARED,
     across,
     cell,
     joined,
@@ -22,24 +21,12 @@ from polymorph.studies.equivalence.figure import AGREEMENT, BEFORE, LUCK, MEMBER
 from polymorph.studies.study import Tables
 
 STUDY = "equivalence"
-BEARS = (
-    "It can show how far the answers of two members differ on held-out inputs of these distributions, "
-    "and nothing of how they come to them: equal functions may be computed differently.",
-    "A small KL in nats is no sign of one function, because untrained members answer nearly uniformly, "
-    "and hence alike. The share of what a constant answer differs by is the number to read: 0 for one "
-    "function, 1 for no better than a constant.",
-    "The ceiling holds what one member still learned between its last two checkpoints, so it depends on "
-    "how far apart those are.",
-    SHARED,
-)
 
 
 def answer(rows: pl.DataFrame, _: Tables) -> Answer:
     """Of all heads on the distribution of training, beside the ceiling and untrained members."""
     if MEMBERS.of(rows, "kl").is_empty():
-        return nothing(
-            "No two members were asked for their answers, so whether they differ is not known.", BEARS
-        )
+        return nothing("No two members were asked for their answers, so whether they differ is not known.")
     distributions = in_reading_order(rows["distribution"].drop_nulls().to_list())
     heads = sorted(rows["head"].drop_nulls().unique().to_list(), key=lambda head: (head != SUM, head))
     shown = rows.filter(head=heads[0], distribution=distributions[0])
@@ -59,7 +46,7 @@ def answer(rows: pl.DataFrame, _: Tables) -> Answer:
     text = joined(
         [_apart(shown, distributions[0], heads[0], _elsewhere(rows, heads[0])), _beyond(shown), _nats(shown)]
     )
-    return Answer(text, columns, shortened(lines), BEARS)
+    return Answer(text, columns, shortened(lines))
 
 
 def _line(rows: pl.DataFrame, distribution: str, head: str) -> tuple[str, ...]:

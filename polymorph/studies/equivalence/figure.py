@@ -45,7 +45,7 @@ LUCK = Series(
 SERIES = (MEMBERS, WITHIN, EARLIER, BEFORE, LUCK)
 
 
-def plate(rows: pl.DataFrame, _ladder: pl.DataFrame) -> Drawn:
+def plate(rows: pl.DataFrame, ladder: pl.DataFrame) -> Drawn:
     """From the rows alone, which count their own documents and tokens."""
     if MEMBERS.of(rows, "kl").is_empty():
         return Missing(NAME, TITLE, "No two members were asked for their answers: that needs models.")

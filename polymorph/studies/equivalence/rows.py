@@ -21,11 +21,6 @@ SEQUENCES = 512
 """Of every evaluation distribution, or as many as the probe has eval documents, if those are fewer."""
 
 
-def applies(evidence: Evidence) -> bool:
-    """Only where members are models."""
-    return evidence.functions is not None
-
-
 def study_rows(evidence: Evidence) -> Iterator[Row]:
     """Of every member `loss` and `accuracy`, of every ordered pair `kl`, `relative_kl`, `kl_excess`, `agreement` and
     `agreement_where_wrong`, by distribution and head.

@@ -21,33 +21,19 @@ from polymorph.studies.firing.rows import LIVE, PERMUTED
 from polymorph.studies.study import Tables
 
 STUDY = "firing"
-BEARS = (
-    "It can show that features of one SAE fire on the same tokens of the other member, once that is "
-    "mapped to the SAE's own. One SAE takes part, so no feature has to be found again and no "
-    "initialisation is shared.",
-    "Features that follow position fire alike on any document: what documents paired at random reach "
-    "through R is no evidence of common features.",
-    "Only features that fire on both sides count here; the table of the study has all features too, as "
-    "in the paper. Pairs share seeds and SAEs; shares have no interval.",
-)
 
 
 def answer(rows: pl.DataFrame, _: Tables) -> Answer:
     """Share of live features whose firing agrees through R, as they are, of permuted documents, and of the ceiling."""
     found = _of(rows, "orthogonal")
     if found.is_empty():
-        return nothing(
-            "No SAE read another member than its own, so whether it fires alike is not known.", BEARS
-        )
+        return nothing("No SAE read another member than its own, so whether it fires alike is not known.")
     places = [place for place in places_of(rows) if place.of(found).height]
     lines = [_line(place.of(rows), place) for place in places]
     columns = ("site", "as it is", "through R", "affine", "documents permuted, R", "ceiling")
     ceiling = "" if _of(rows, "orthogonal", "ceiling").height else NO_CEILING
     return Answer(
-        joined([_ends(rows, found, places), _explained(rows, places), ceiling]),
-        columns,
-        shortened(lines),
-        BEARS,
+        joined([_ends(rows, found, places), _explained(rows, places), ceiling]), columns, shortened(lines)
     )
 
 

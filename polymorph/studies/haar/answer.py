@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from polymorph.alignment.multiplicity import LEVEL
+from polymorph.alignment.multiplicity import SIGNIFICANCE
 from polymorph.evidence.rows import sites_in_order
 from polymorph.plotting.answer import Answer
 from polymorph.plotting.sentences import at, joined, nothing, of_sites, shortened, together, told
@@ -14,23 +14,13 @@ from polymorph.studies.study import Tables
 STUDY = "haar"
 REGISTERED = "registered"
 LAWS = ("refit", "exact")
-BEARS = (
-    "Not distinguished from a uniformly random rotation (Haar) is not shown to be one: it is the "
-    "trivial hypothesis for members of independent initialisation, and what unrelated members have too. "
-    "The finding is a departure from it.",
-    "Only the registered pair of statistics decides; p is here not adjusted for sites (verdicts adjust "
-    "it). The paper's Kolmogorov-Smirnov p is not calibrated, has size 0, and is near 1 for almost any "
-    "matrix.",
-    "Where the data determine fewer dimensions than there are, the test is refused: the rest of R would "
-    "look random by construction.",
-)
 
 
 def answer(rows: pl.DataFrame, tables: Tables) -> Answer:
     """p of the registered pair where R is determined whole, and where the test was refused."""
     sites = sites_in_order(rows)
     if not sites:
-        return nothing("R was not compared with a random rotation: no two members were.", BEARS)
+        return nothing("R was not compared with a random rotation: no two members were.")
     p = {site: value for site in sites if (value := _p(at_site(rows, site))) is not None}
     refused = [site for site in sites if site not in p]
     lines = [_line(at_site(rows, site), site, p.get(site)) for site in sites]
@@ -42,7 +32,7 @@ def answer(rows: pl.DataFrame, tables: Tables) -> Answer:
         "paper's KS p (size 0)",
     )
     text = joined([_refused(rows, refused, sites), _tested(p), _unrelated(p, tables)])
-    return Answer(text, columns, shortened(lines), BEARS)
+    return Answer(text, columns, shortened(lines))
 
 
 def _p(here: pl.DataFrame) -> float | None:
@@ -63,7 +53,7 @@ def _determined(here: pl.DataFrame) -> str:
 
 def _line(here: pl.DataFrame, site: str, p: float | None) -> tuple[str, ...]:
     paper = here.filter(metric="paper_ks_p")["value"]
-    verdict = "refused" if p is None else "departs" if p < LEVEL else "not distinguished"
+    verdict = "refused" if p is None else "departs" if p < SIGNIFICANCE else "not distinguished"
     return (site, _determined(here), told(p), verdict, told(float(paper[0])) if len(paper) else DASH)
 
 
@@ -81,7 +71,7 @@ def _refused(rows: pl.DataFrame, refused: list[str], sites: list[str]) -> str:
 def _tested(p: dict[str, float]) -> str:
     if not p:
         return ""
-    departing = [site for site, value in p.items() if value < LEVEL]
+    departing = [site for site, value in p.items() if value < SIGNIFICANCE]
     other = [site for site in p if site not in departing]
     told_of = [f"R departs from a uniformly random rotation {_with_p(departing, p)}"] if departing else []
     if other:
@@ -97,7 +87,7 @@ def _unrelated(p: dict[str, float], tables: Tables) -> str:
     """Where nothing shows that there is anything for R to relate."""
     pairing = table_of(tables, "pairing").filter(pl.col("source").is_null(), metric="p_value")
     beyond = dict(pairing.select("site", "value").iter_rows())
-    sites = [site for site in p if site in beyond and beyond[site] >= LEVEL]
+    sites = [site for site in p if site in beyond and beyond[site] >= SIGNIFICANCE]
     return (
         f"It says nothing {at(sites)}, where the members are not shown to be related at all." if sites else ""
     )

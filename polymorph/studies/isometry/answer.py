@@ -4,7 +4,6 @@ import polars as pl
 
 from polymorph.plotting.answer import Answer
 from polymorph.plotting.sentences import (
-    SHARED,
     across,
     at,
     by_site,
@@ -20,13 +19,6 @@ from polymorph.plotting.table_rows import at_site, measured
 from polymorph.studies.study import Tables
 
 STUDY = "isometry"
-BEARS = (
-    "The spectral part is what no rotation or reflection can remove: it can show that an isometry is "
-    "impossible. A small one does not show an isometry, because unrelated members of one spectrum have "
-    "none.",
-    "The relational part is how tokens fail to correspond after the best orthogonal map; noise raises it too.",
-    "An angle of 0° is a rotated copy, 90° nothing in common. " + SHARED,
-)
 PARTS = ("spectral_distance", "relational_distance")
 
 
@@ -34,12 +26,12 @@ def answer(rows: pl.DataFrame, _: Tables) -> Answer:
     """What the spectra keep apart at most and at least, and the angle that the best R leaves."""
     spectral = measured(rows, PARTS[0])
     if spectral.is_empty():
-        return nothing("No two members were compared, so no distance between them is known.", BEARS)
+        return nothing("No two members were compared, so no distance between them is known.")
     values = by_site(spectral)
     lines = [_line(at_site(rows, site), site) for site in values]
     columns = ("site", "spectral part", "relational part", "Procrustes angle", "documents permuted", "CKA")
     text = joined([_spectra(rows, values), _angles(rows), _reached(rows)])
-    return Answer(text, columns, shortened(lines), BEARS)
+    return Answer(text, columns, shortened(lines))
 
 
 def _line(here: pl.DataFrame, site: str) -> tuple[str, ...]:

@@ -7,7 +7,6 @@ from polymorph.plotting.answer import Answer
 from polymorph.plotting.sentences import (
     ALIKE,
     NO_CEILING,
-    SHARED,
     across,
     at,
     by_site,
@@ -21,19 +20,9 @@ from polymorph.plotting.sentences import (
 )
 from polymorph.plotting.table_rows import at_site, measured, scores
 from polymorph.studies.study import Tables
-from polymorph.verdicts.site import GAP
+from polymorph.verdicts.bounds import GAP
 
 STUDY = "ladder"
-BEARS = (
-    "A high R² of R says that one rotation or reflection, fitted on other documents, carries most of "
-    "the variance. It does not show an isometry: that is rejected where the affine map gains more than "
-    f"{GAP} with the whole interval, and not rejected means within that bound on these documents.",
-    "Noise of its own in each member makes that gap too, and the ceiling is what noise and further training leave.",
-    "Read every R² between its control and its ceiling. Where documents paired at random score nearly "
-    "as high, position in the document explains it.",
-    "R² weighs dimensions by their variance: a few large axes can decide it (see massive_activations). "
-    + SHARED,
-)
 MAPS = {"identity": "as it is", "orthogonal": "R", "similarity": "similarity", "affine": "affine"}
 PERMUTED = "documents_permuted"
 
@@ -42,7 +31,7 @@ def answer(rows: pl.DataFrame, _: Tables) -> Answer:
     """What the affine map adds, R² of R at its best and worst site, and where no pairing of contents is needed."""
     found = scores(rows, "orthogonal")
     if found.is_empty():
-        return nothing("No two members were compared, so there is no R².", BEARS)
+        return nothing("No two members were compared, so there is no R².")
     sites = sites_in_order(found)
     lines = [_line(at_site(rows, site), site) for site in sites]
     columns = (
@@ -53,7 +42,7 @@ def answer(rows: pl.DataFrame, _: Tables) -> Answer:
         "R, ceiling",
     )
     text = joined([_gap(rows, sites), _ends(rows, found), _explained(rows, sites), _ceiling(rows)])
-    return Answer(text, columns, shortened(lines), BEARS)
+    return Answer(text, columns, shortened(lines))
 
 
 def _line(here: pl.DataFrame, site: str) -> tuple[str, ...]:

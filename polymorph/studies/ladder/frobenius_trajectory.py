@@ -20,13 +20,13 @@ NAME, TITLE = "frobenius_trajectory", "Distance of the fitted orthogonal matrix 
 METRIC, SCALE = "frobenius_from_identity", "frobenius_haar_scale"
 
 
-def plate(ladder: pl.DataFrame, _last: pl.DataFrame) -> Drawn:
+def plate(rows: pl.DataFrame, ladder: pl.DataFrame) -> Drawn:
     """Lines over the steps at which pairs were compared; `Missing` with fewer than two."""
-    rows = in_step(ladder)
-    reason = no_trajectory(measured(rows, METRIC))
+    shown = in_step(rows)
+    reason = no_trajectory(measured(shown, METRIC))
     if reason is not None:
         return Missing(NAME, TITLE, reason)
-    return Plate(NAME, TITLE, _caption(rows, ladder), draw(rows))
+    return Plate(NAME, TITLE, _caption(shown, rows), draw(shown))
 
 
 def draw(rows: pl.DataFrame) -> Figure:

@@ -9,6 +9,7 @@ import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from polymorph.alignment.families import in_ladder_order
 from polymorph.evidence.rows import sites_in_order
 from polymorph.plotting.captions import INTERVAL, R2_DEFINITION, data_behind, steps_behind
 from polymorph.plotting.plate import Drawn, Missing, Plate, settle
@@ -20,7 +21,6 @@ from polymorph.plotting.style import (
     R2_SCALE,
     below_floor,
     control_name,
-    in_ladder_order,
     map_colour,
     r2_along,
     site_grid,
@@ -55,9 +55,9 @@ class Series:
         return scores(frame, self.map, self.role, self.control)
 
 
-def plate(ladder: pl.DataFrame, _last: pl.DataFrame) -> Drawn:
+def plate(rows: pl.DataFrame, ladder: pl.DataFrame) -> Drawn:
     """Every pair and its medians; `Missing` without estimates."""
-    last = at_last_steps(ladder)
+    last = at_last_steps(rows)
     estimates = last.filter((pl.col("role") == "estimate") & (pl.col("metric") == "r2"))
     if estimates.is_empty():
         return Missing(NAME, TITLE, "No pair of members was compared, so there is no R² to show.")

@@ -55,13 +55,13 @@ SERIES = (
 )
 
 
-def plate(ladder: pl.DataFrame, _last: pl.DataFrame) -> Drawn:
+def plate(rows: pl.DataFrame, ladder: pl.DataFrame) -> Drawn:
     """Lines over the steps at which pairs were compared; `Missing` with fewer than two."""
-    rows = in_step(ladder)
-    reason = no_trajectory(rows.filter((pl.col("role") == "estimate") & (pl.col("metric") == "r2")))
+    shown = in_step(rows)
+    reason = no_trajectory(shown.filter((pl.col("role") == "estimate") & (pl.col("metric") == "r2")))
     if reason is not None:
         return Missing(NAME, TITLE, reason)
-    return Plate(NAME, TITLE, _caption(rows, ladder), draw(rows))
+    return Plate(NAME, TITLE, _caption(shown, rows), draw(shown))
 
 
 def in_step(ladder: pl.DataFrame) -> pl.DataFrame:

@@ -16,7 +16,8 @@ from torch import Tensor
 from polymorph.alignment import rotation
 from polymorph.alignment.collect import SiteMoments, collect
 from polymorph.alignment.controls import covariance_only, gaussian_cross
-from polymorph.alignment.fit import FITS, fit_ladder, orthogonal
+from polymorph.alignment.families import FITS, fit_ladder
+from polymorph.alignment.fit import orthogonal
 from polymorph.alignment.gaps import Scored, Scores
 from polymorph.alignment.haar import haar
 from polymorph.alignment.maps import Map, stacked

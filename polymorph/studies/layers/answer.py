@@ -6,7 +6,6 @@ from polymorph.evidence.rows import sites_in_order
 from polymorph.plotting.answer import Answer
 from polymorph.plotting.sae_panels import median
 from polymorph.plotting.sentences import (
-    SHARED,
     at,
     by_site,
     cell,
@@ -22,14 +21,6 @@ from polymorph.studies.study import Tables
 
 STUDY = "layers"
 MAPS = {"orthogonal": "R", "affine": "an affine map"}
-BEARS = (
-    "Other layers are the control of the wrong place: where one predicts a site as well as the same "
-    "site of the other member does, what the map carries does not belong to that site.",
-    "A later site often predicts an earlier one through an affine map, because the stream still holds "
-    "it: that is no failure, and no sign of matching layers either.",
-    "Medians over pairs, of maps fitted on one half of the fit split and scored on the other, without intervals. "
-    + SHARED,
-)
 
 
 def answer(rows: pl.DataFrame, _: Tables) -> Answer:
@@ -37,13 +28,13 @@ def answer(rows: pl.DataFrame, _: Tables) -> Answer:
     scored = rows.filter(metric="r2")
     sites = sites_in_order(scored)
     if scored.is_empty():
-        return nothing("No site was compared with another one of another member.", BEARS)
+        return nothing("No site was compared with another one of another member.")
     lines = [(site, *(part for name in MAPS for part in _cells(scored, name, site))) for site in sites]
     columns = (
         "site",
         *(part for name in MAPS.values() for part in (f"{name}, same site", f"{name}, best other")),
     )
-    return Answer(joined(_verdict(scored, name, sites) for name in MAPS), columns, shortened(lines), BEARS)
+    return Answer(joined(_verdict(scored, name, sites) for name in MAPS), columns, shortened(lines))
 
 
 def _same(scored: pl.DataFrame, name: str, site: str) -> pl.DataFrame:

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from polymorph.alignment.accumulator import MomentAccumulator
-from polymorph.alignment.fit import FITS, r2_from_moments
+from polymorph.alignment.families import FITS
+from polymorph.alignment.fit import r2_from_moments
 from polymorph.alignment.moments import PairMoments
 from polymorph.evidence.evidence import Evidence
 from polymorph.evidence.rows import Row
@@ -26,11 +27,6 @@ def study_rows(evidence: Evidence) -> Iterator[Row]:
             fit, score = (_moments(evidence, first, second, half) for half in (0, 1))
             yield from _rows(evidence, first, second, fit, score, backward=False)
             yield from _rows(evidence, second, first, fit.swap(), score.swap(), backward=True)
-
-
-def applies(evidence: Evidence) -> bool:
-    """Only where there are layers to confuse."""
-    return len(evidence.sites) > 1
 
 
 def _rows(

@@ -9,21 +9,13 @@ from polymorph.plotting.wording import counted
 from polymorph.studies.study import Tables
 
 STUDY = "loss_by_position"
-BEARS = (
-    "It can show how well each member answers on held-out documents. It says nothing of whether two "
-    "members answer alike, or are alike inside.",
-    "The control is the best answer that is always the same: a member that is no better has learned no "
-    "more than how frequent the labels are.",
-    "Bins far into a document hold long documents alone, so that a curve compares documents too. Ranges "
-    "are over members; intervals in the figure hold documents, not seeds.",
-)
 
 
 def answer(rows: pl.DataFrame, _: Tables) -> Answer:
     """Losses over all tokens beside the constant answer, and from the first tokens to the last."""
     losses = rows.filter(metric="loss", role="estimate").sort("head", "target", "from_position")
     if losses.is_empty():
-        return nothing("No member was asked for its labels, so no loss is known.", BEARS)
+        return nothing("No member was asked for its labels, so no loss is known.")
     constants = rows.filter(metric="label_entropy")
     heads = sorted(losses["head"].drop_nulls().unique().to_list(), key=lambda head: (head != SUM, head))
     lines = [_line(losses.filter(head=head), constants.filter(head=head), head) for head in heads]
@@ -37,7 +29,7 @@ def answer(rows: pl.DataFrame, _: Tables) -> Answer:
     text = joined(
         [_whole(losses, constants, heads[0]), _course(losses, heads[0]), _learned_nothing(losses, constants)]
     )
-    return Answer(text, columns, shortened(lines), BEARS)
+    return Answer(text, columns, shortened(lines))
 
 
 def _name(head: str) -> str:

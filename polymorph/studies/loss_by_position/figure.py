@@ -15,7 +15,7 @@ MOST_COLUMNS = 3
 DASHED = (0, (4, 3))
 
 
-def plate(rows: pl.DataFrame, _ladder: pl.DataFrame) -> Drawn:
+def plate(rows: pl.DataFrame, ladder: pl.DataFrame) -> Drawn:
     """From the rows alone, which count their own documents and tokens."""
     losses = _losses(rows)
     if losses.filter(pl.col("from_position").is_not_null()).is_empty():

@@ -27,11 +27,6 @@ them in a context of 2,048."""
 BINS = len(EDGES) - 1
 
 
-def applies(evidence: Evidence) -> bool:
-    """Only where members say labels."""
-    return isinstance(evidence.source, Predicting)
-
-
 def study_rows(evidence: Evidence) -> Iterator[Row]:
     """`loss` of every member and head: over all tokens of the eval split, and in every bin that holds tokens.
 

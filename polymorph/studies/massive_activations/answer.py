@@ -9,7 +9,6 @@ from polymorph.plotting.answer import Answer
 from polymorph.plotting.sae_panels import median
 from polymorph.plotting.sentences import (
     ALIKE,
-    SHARED,
     across,
     by_site,
     cell,
@@ -28,13 +27,6 @@ from polymorph.studies.massive_activations.rows import ALL, RANDOM, WITHOUT
 from polymorph.studies.study import Tables
 
 STUDY = "massive_activations"
-BEARS = (
-    f"An axis is massive whose root mean square is {MASSIVE:g} medians over axes or more. It can show "
-    "whether such axes decide R² and explained variance, and not why they are there.",
-    "R² that changes without the massive axes, and not without as many random ones (the control), was "
-    "decided by those axes: it then holds for them, and not for the stream.",
-    SHARED,
-)
 MAPS = {"identity": "as they are", "orthogonal": "through R"}
 SETS = (ALL, WITHOUT, RANDOM)
 
@@ -43,7 +35,7 @@ def answer(rows: pl.DataFrame, _: Tables) -> Answer:
     """How large the largest axes are, and R² with and without them."""
     largest = measured(rows, "rms_max_over_median")
     if largest.is_empty():
-        return nothing("No member's axes were measured, so nothing is known of massive ones.", BEARS)
+        return nothing("No member's axes were measured, so nothing is known of massive ones.")
     counts = measured(rows, "massive_dimensions")
     sites = list(by_site(largest))
     found = [site for site in sites if at_site(counts, site).filter(pl.col("value") > 0).height]
@@ -56,7 +48,7 @@ def answer(rows: pl.DataFrame, _: Tables) -> Answer:
         *(f"R² {how}, all; without; control" for how in MAPS.values()),
     )
     text = _none(largest) if not found else joined([_massive(rows, found, sites), _decided(rows, found)])
-    return Answer(text, columns, shortened(lines), BEARS)
+    return Answer(text, columns, shortened(lines))
 
 
 def _line(here: pl.DataFrame, site: str) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from polymorph.alignment import rotation
 from polymorph.alignment.axes import Axes, without
-from polymorph.alignment.fit import FITS
+from polymorph.alignment.families import FITS
 from polymorph.alignment.gaps import Scores
 from polymorph.alignment.jackknife import jackknife_interval
 from polymorph.alignment.maps import Map

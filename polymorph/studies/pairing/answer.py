@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from polymorph.alignment.multiplicity import LEVEL
+from polymorph.alignment.multiplicity import SIGNIFICANCE
 from polymorph.plotting.answer import Answer
 from polymorph.plotting.sentences import (
     across,
@@ -19,20 +19,13 @@ from polymorph.plotting.table_rows import at_site, measured
 from polymorph.studies.study import Tables
 
 STUDY = "pairing"
-BEARS = (
-    "It can show that members have something to do with one another beyond what the position in a "
-    "document explains. It says nothing of how: neither that a rotation relates them, nor how well.",
-    "p is one-sided, for all members together, and here not adjusted for the number of sites (verdicts "
-    f"adjust it); below {LEVEL} counts as shown. Its least value is set by the number of permutations.",
-    "n is the number of seeds, not of pairs: pairs share seeds.",
-)
 
 
 def answer(rows: pl.DataFrame, _: Tables) -> Answer:
     """p of all members together, and the site with most and with least beyond position."""
     observed, chance = measured(rows, "rv_coefficient"), measured(rows, "rv_coefficient", "null")
     if observed.is_empty():
-        return nothing("No two members were compared, so nothing is known of their relation.", BEARS)
+        return nothing("No two members were compared, so nothing is known of their relation.")
     p = by_site(measured(rows, "p_value").filter(pl.col("source").is_null()))
     sites = list(by_site(observed))
     lines = [
@@ -41,13 +34,13 @@ def answer(rows: pl.DataFrame, _: Tables) -> Answer:
     ]
     columns = ("site", "RV coefficient, median [least, greatest]", "permuted documents", "p, all members")
     text = joined([_verdict(p), _ends(observed, chance)])
-    return Answer(text, columns, shortened(lines), BEARS)
+    return Answer(text, columns, shortened(lines))
 
 
 def _verdict(p: dict[str, float]) -> str:
     if not p:
         return "There is no p-value for all members together."
-    shown = [site for site, value in p.items() if value < LEVEL]
+    shown = [site for site, value in p.items() if value < SIGNIFICANCE]
     if not shown:
         least = told(min(p.values()))
         return f"Not shown at any site: permuted documents reach what the members have in common, p at least {least}."

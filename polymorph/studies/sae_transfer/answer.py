@@ -22,15 +22,6 @@ from polymorph.studies.study import Tables
 
 STUDY = "sae_transfer"
 R, NAIVE, COVARIANCE = through("orthogonal"), through("identity"), unpaired("covariance_only", "orthogonal")
-BEARS = (
-    "It can show how well an SAE reconstructs another member through a map there and back. Explained "
-    "variance through R measures matching covariance first: a map that has only matched covariances, "
-    "and seen no pairs of tokens, may reach most of it too.",
-    "What the true pairing adds is the pairing gain: 0 is nothing, 1 all that covariance lacked of the "
-    "own SAE. It is left out where there is hardly anything to gain.",
-    "That an SAE reconstructs does not show that its features are the other member's: look at "
-    "dictionary_match and firing. Pairs share seeds and SAEs.",
-)
 
 
 def answer(rows: pl.DataFrame, tables: Tables) -> Answer:
@@ -38,7 +29,7 @@ def answer(rows: pl.DataFrame, tables: Tables) -> Answer:
     found = R.of(rows)
     if found.is_empty():
         return nothing(
-            "No SAE was used on another member than its own, so whether it explains one is not known.", BEARS
+            "No SAE was used on another member than its own, so whether it explains one is not known."
         )
     places = [place for place in places_of(rows) if place.of(found).height]
     pointwise = by_site(scores(table_of(tables, "ladder"), "orthogonal"))
@@ -53,7 +44,7 @@ def answer(rows: pl.DataFrame, tables: Tables) -> Answer:
         "R² of R",
     )
     text = joined([_ends(rows, places), _explained(rows, places), _undefined(rows, places)])
-    return Answer(text, columns, shortened(lines), BEARS)
+    return Answer(text, columns, shortened(lines))
 
 
 def _gain(rows: pl.DataFrame) -> pl.DataFrame:

@@ -23,7 +23,8 @@ from torch import Tensor
 
 from polymorph.alignment.collect import SiteMoments
 from polymorph.alignment.controls import gaussian_cross
-from polymorph.alignment.fit import FITS, fit_ladder, orthogonal
+from polymorph.alignment.families import FITS, fit_ladder
+from polymorph.alignment.fit import orthogonal
 from polymorph.alignment.maps import Map
 from polymorph.alignment.moments import PairMoments
 from polymorph.alignment.pairings import chunk_generator

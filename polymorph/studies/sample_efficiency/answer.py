@@ -12,20 +12,13 @@ from polymorph.studies.study import Tables
 
 STUDY = "sample_efficiency"
 MAPS = {"orthogonal": "R", "affine": "affine"}
-BEARS = (
-    "It can show whether the fits of the other studies had tokens enough: from there on R² stays within "
-    f"{WITHIN} of its limit. A map that never got there is short of tokens, and its R² is too low.",
-    "The limit is an extrapolation from two points of one curve, and no ceiling: what a better family "
-    "of maps would reach is not in it.",
-    "Tokens of one document are not independent, so other documents may need more. No intervals; pairs share seeds.",
-)
 
 
 def answer(rows: pl.DataFrame, _: Tables) -> Answer:
     """Tokens from which on R and the affine map stay near their limits, at the site that needs most."""
     curves = measured(rows, "r2")
     if curves.is_empty():
-        return nothing("No map was fitted on a part of the tokens, so how many it needs is not known.", BEARS)
+        return nothing("No map was fitted on a part of the tokens, so how many it needs is not known.")
     sites = sites_in_order(curves)
     most = int(curves["fit_tokens"].max())  # type: ignore[arg-type]
     lines = [(site, *(part for name in MAPS for part in _cells(at_site(rows, site), name))) for site in sites]
@@ -33,7 +26,7 @@ def answer(rows: pl.DataFrame, _: Tables) -> Answer:
         "site",
         *(f"{name}, {what}" for name in MAPS.values() for what in ("tokens needed", "R² limit")),
     )
-    return Answer(joined(_need(rows, name, most) for name in MAPS), columns, shortened(lines), BEARS)
+    return Answer(joined(_need(rows, name, most) for name in MAPS), columns, shortened(lines))
 
 
 def tokens(value: float) -> str:

@@ -6,8 +6,9 @@ from typing import Any
 import torch
 
 from polymorph.alignment.accumulator import MomentAccumulator
-from polymorph.alignment.fit import affine, orthogonal, r2_from_moments
+from polymorph.alignment.fit import orthogonal, r2_from_moments
 from polymorph.alignment.moments import PairMoments
+from polymorph.alignment.regression import affine
 from polymorph.evidence.evidence import Evidence
 from polymorph.evidence.rows import Row
 

@@ -2,9 +2,9 @@
 
 import polars as pl
 
+from polymorph.alignment.families import in_ladder_order
 from polymorph.plotting.answer import Answer
 from polymorph.plotting.sentences import (
-    SHARED,
     across,
     cell,
     joined,
@@ -14,7 +14,6 @@ from polymorph.plotting.sentences import (
     shortened,
     together,
 )
-from polymorph.plotting.style import in_ladder_order
 from polymorph.plotting.wording import counted
 from polymorph.steering.regimes import REGIMES, WORKS
 from polymorph.studies.steering.bench import NAMED, SYSTEMATIC
@@ -22,14 +21,6 @@ from polymorph.studies.steering.figure import SHUFFLED
 from polymorph.studies.study import Tables
 
 STUDY = "steering"
-BEARS = (
-    "It can show whether these directions, at this site and these doses, do on another member what they "
-    "do on their own. It says nothing of directions that were not tried, and nothing where a member's "
-    "own vector does not work.",
-    "Works is clean or partial, shown above random directions under Holm's correction. Overdriven is a "
-    "larger KL for no more effect, which the paper calls inverted; here inverted is a change of sign.",
-    SHARED,
-)
 SHOWN = ("identity", "orthogonal", "affine")
 """Maps that stand in the table: a similarity does nearly what R does."""
 MAPS = {"identity": "as it is", "orthogonal": "through R"}
@@ -40,7 +31,7 @@ def answer(rows: pl.DataFrame, _: Tables) -> Answer:
     regimes = rows.filter(metric="regime")
     if regimes.is_empty():
         return nothing(
-            "No vector of one member was added to another's stream, so whether it works is not known.", BEARS
+            "No vector of one member was added to another's stream, so whether it works is not known."
         )
     named = rows.filter(group=NAMED)
     lines = [_line(named, *key) for key in _keys(named.filter(metric="regime")) if key[1] in SHOWN]
@@ -51,7 +42,7 @@ def answer(rows: pl.DataFrame, _: Tables) -> Answer:
         *(regime for regime in REGIMES if regime not in WORKS),
     )
     text = joined([_named(named), _many(rows), _inverted(regimes)])
-    return Answer(text, columns, shortened(lines), BEARS)
+    return Answer(text, columns, shortened(lines))
 
 
 def _keys(regimes: pl.DataFrame) -> list[tuple[str, str, str | None]]:

@@ -7,7 +7,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from polymorph.alignment.fit import FITS
+from polymorph.alignment.families import FITS
 from polymorph.alignment.pairings import chunk_generator
 from polymorph.alignment.regression import affine_cv
 from polymorph.alignment.support import filled
@@ -17,6 +17,8 @@ from polymorph.models.functions import Functions
 from polymorph.steering.effects import Aim, Measured, Meter, first_documents, random_directions
 from polymorph.steering.prediction import cosine, pinned_share
 from polymorph.steering.regimes import Called, Outcome, PValues, corrected, regime
+from polymorph.steering.request import Steering
+from polymorph.studies.steering import STUDY as DECLARED
 
 STUDY = "steering"
 NAMED, SYSTEMATIC = "named", "systematic"
@@ -36,10 +38,16 @@ Way = tuple[int, int]
 Weights = Mapping[str, Float[Tensor, "d d"]]
 
 
+def steering_of(evidence: Evidence) -> Steering:
+    """What is asked of the study."""
+    found: Steering = DECLARED.request(evidence)
+    return found
+
+
 def carriers(evidence: Evidence, site: str) -> dict[Way, dict[str, Tensor]]:
     """The weight of every map of every ordered pair, fitted by the ladder's code on the fit split."""
     found: dict[Way, dict[str, Tensor]] = {}
-    names = FEW_MAPS if evidence.steering.brief else MAPS
+    names = FEW_MAPS if steering_of(evidence).brief else MAPS
     for part in _only(evidence, site).by_pairs():
         moments = part.at(site)
         for backward, side in ((False, moments), (True, moments.swap())):
@@ -141,7 +149,7 @@ class Bench:
     def directions(self, member: int, d: int) -> Tensor:
         seed, step = self.evidence.ends[member]
         generator = chunk_generator(self.evidence.seed, 2**28, seed, step)
-        count = SOME_DIRECTIONS if self.evidence.steering.brief else DIRECTIONS
+        count = SOME_DIRECTIONS if steering_of(self.evidence).brief else DIRECTIONS
         return random_directions(count, d, generator).to(self.functions.device)
 
     def ends(self, way: Way) -> dict[str, Any]:

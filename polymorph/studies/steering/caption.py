@@ -4,10 +4,8 @@ from collections.abc import Sequence
 
 import polars as pl
 
+from polymorph.alignment.families import in_ladder_order
 from polymorph.plotting.captions import study_behind
-from polymorph.plotting.style import (
-    in_ladder_order,
-)
 from polymorph.plotting.wording import counted, listed, number, percent, plain
 from polymorph.steering.regimes import CLEAN
 

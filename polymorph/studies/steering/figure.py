@@ -9,6 +9,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, NullLocator
 
+from polymorph.alignment.families import in_ladder_order
 from polymorph.plotting.plate import Drawn, Missing, Plate, settle
 from polymorph.plotting.strips import Strip
 from polymorph.plotting.style import (
@@ -17,7 +18,6 @@ from polymorph.plotting.style import (
     INK,
     control_name,
     grid,
-    in_ladder_order,
     map_colour,
     style,
 )

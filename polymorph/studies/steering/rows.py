@@ -63,16 +63,12 @@ from polymorph.studies.steering.bench import (
     carriers,
     columns_of,
     null_of,
+    steering_of,
 )
 from polymorph.studies.steering.directions import SystematicRows
 
 LABELS_OF_DYCK = frozenset({"tok", "depth", "valid"})
-__all__ = ["STUDY", "applies", "study_rows"]
-
-
-def applies(evidence: Evidence) -> bool:
-    """Only where members are models."""
-    return evidence.functions is not None
+__all__ = ["STUDY", "study_rows"]
 
 
 def study_rows(evidence: Evidence) -> Iterator[Row]:
@@ -83,9 +79,9 @@ def study_rows(evidence: Evidence) -> Iterator[Row]:
     if evidence.functions is None:
         return
     functions = evidence.functions(evidence.ends)
-    site = evidence.steering.place(functions.sites)
+    site = steering_of(evidence).place(functions.sites)
     named, aims = _named(evidence, functions)
-    systematic = [] if evidence.steering.brief else _possible(functions, systematic_contrasts())
+    systematic = [] if steering_of(evidence).brief else _possible(functions, systematic_contrasts())
     if not named and not systematic:
         raise RequestError(
             "no contrast: the task has neither the labels of Dyck, nor are there prompts of text for it; give "
@@ -101,8 +97,8 @@ def study_rows(evidence: Evidence) -> Iterator[Row]:
 
 def _named(evidence: Evidence, functions: Functions) -> tuple[list[Contrast], list[Aim]]:
     """What is asked for, and of what is built in all that the task and its text have room for."""
-    asked = list(evidence.steering.contrasts)
-    evidence.steering.check(functions)
+    asked = list(steering_of(evidence).contrasts)
+    steering_of(evidence).check(functions)
     names = {one.name for one in asked}
     some = first_documents(functions, *_size(evidence))
     paper = _possible(functions, paper_contrasts())
@@ -129,7 +125,7 @@ def _possible(functions: Functions, contrasts: Sequence[LabelContrast]) -> list[
 
 def _size(evidence: Evidence) -> tuple[int, int]:
     """Eval documents on which named contrasts are measured, and the tokens that they hold at most."""
-    return (SOME_DOCUMENTS, SOME_TOKENS) if evidence.steering.brief else (MOST_DOCUMENTS, MOST_TOKENS)
+    return (SOME_DOCUMENTS, SOME_TOKENS) if steering_of(evidence).brief else (MOST_DOCUMENTS, MOST_TOKENS)
 
 
 def _vectors(
@@ -164,7 +160,7 @@ class _NamedRows:
             resamples = Resamples(meter.documents, chunk_generator(*draws))
             for place in range(len(self.aims)):
                 yield from self._contrast(meter, some, resamples, place, target, cases)
-        dose = self.bench.evidence.steering.tested
+        dose = steering_of(self.bench.evidence).tested
         yield from (row for _, _, row in self.bench.regime_rows(cases, self.aims, NAMED, dose))
 
     def _contrast(
@@ -177,7 +173,7 @@ class _NamedRows:
             way = (source, target)
             found = bench.geometry(way, self.vectors[place, source], own)
             yield from bench.geometry_rows(way, aim, NAMED, found)
-        steering = bench.evidence.steering
+        steering = steering_of(bench.evidence)
         for dose in steering.doses:
             carried = self._carried(place, target, dose == steering.tested)
             vectors = dose * torch.stack([own, *carried.values()])

@@ -6,7 +6,6 @@ from polymorph.evidence.rows import sites_in_order
 from polymorph.plotting.answer import Answer
 from polymorph.plotting.sentences import (
     NO_CEILING,
-    SHARED,
     across,
     at,
     by_site,
@@ -23,14 +22,6 @@ from polymorph.studies.stitching.figure import LOSS, PREVIOUS, UNTRAINED, of_hea
 from polymorph.studies.study import Tables
 
 STUDY = "stitching"
-BEARS = (
-    "It can show that what the upper part needs is there in the other member, and within reach of that "
-    "family of maps. It does not show that the members are rotated copies: an affine map may carry over "
-    "much that an isometry cannot.",
-    "Where a site holds little more than the tokens themselves, an affine map of an untrained lower "
-    "part does as well: only what that control does not reach is a computation that members share.",
-    "The ceiling is the target's own previous checkpoint under its last. " + SHARED,
-)
 R, AFFINE, AS_IT_IS = through("orthogonal"), through("affine"), through("identity")
 NAIVE, PERMUTED = unpaired("covariance_only", "orthogonal"), unpaired("documents_permuted", "orthogonal")
 _NOISE = 5e-4
@@ -41,7 +32,7 @@ def answer(rows: pl.DataFrame, _: Tables) -> Answer:
     """Loss above the target's at the best and at the worst site of R, and where an untrained part does as well."""
     shown = rows if rows["head"].drop_nulls().is_empty() else of_head(rows)
     if _lost(shown, R).is_empty() and _lost(shown, AFFINE).is_empty():
-        return nothing("No two members were stitched together, so what it costs is not known.", BEARS)
+        return nothing("No two members were stitched together, so what it costs is not known.")
     sites = sites_in_order(shown.filter(pl.col("metric") == LOSS))
     series = (AS_IT_IS, R, AFFINE, UNTRAINED, PREVIOUS)
     lines = [(site, *(cell(_lost(at_site(shown, site), one), nats) for one in series)) for site in sites]
@@ -52,7 +43,7 @@ def answer(rows: pl.DataFrame, _: Tables) -> Answer:
         if _lost(shown, UNTRAINED).height
         else ["No checkpoint is from before training, so that control is missing."]
     )
-    return Answer(joined([_ends(shown), _reached(shown), *lacking]), columns, shortened(lines), BEARS)
+    return Answer(joined([_ends(shown), _reached(shown), *lacking]), columns, shortened(lines))
 
 
 def nats(value: float) -> str:

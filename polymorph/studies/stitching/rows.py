@@ -20,7 +20,7 @@ from torch import Tensor
 from polymorph.alignment.accumulator import MomentAccumulator
 from polymorph.alignment.collect import SiteMoments
 from polymorph.alignment.controls import covariance_only
-from polymorph.alignment.fit import FITS
+from polymorph.alignment.families import FITS, ladder
 from polymorph.alignment.maps import Map
 from polymorph.alignment.moments import PairMoments
 from polymorph.alignment.pairings import chunk_generator
@@ -42,19 +42,14 @@ from polymorph.studies.stitching.runs import (
     unchanged,
 )
 
-MAPS = ("identity", "shift", "signed_permutation", "orthogonal", "similarity", "affine")
-"""`rotation` is `orthogonal` but for one direction, and `reduced_rank` nearly `affine`: neither is run."""
+NOT_RUN = {"rotation": "it is `orthogonal` but for one direction", "reduced_rank": "it is nearly `affine`"}
+"""Families of the ladder that are not stitched, with the reason."""
 OF_ONE_MEMBER = ("identity", "orthogonal")
 """From the previous checkpoint of a member to its last."""
 DOCUMENTS = 128
 """Eval documents that are run, at most: every site, pair and map is one run of a model over them."""
 TOKENS, LEAST = 4096, 2
 """What they may hold together, and how many documents are run in any case."""
-
-
-def applies(evidence: Evidence) -> bool:
-    """Only where members are models."""
-    return evidence.functions is not None
 
 
 def study_rows(evidence: Evidence) -> Iterator[Row]:
@@ -151,7 +146,8 @@ class _Way:
 
     @cached_property
     def maps(self) -> dict[str, Map]:
-        rigid = {name: FITS[name](self.fit) for name in MAPS if name != "affine"}
+        fits = {family.name: family.fit for family in ladder() if family.name not in NOT_RUN}
+        rigid = {name: fit(self.fit) for name, fit in fits.items() if fit is not None and name != "affine"}
         return rigid | {"affine": affine_cv(filled(self.moments.fit))}
 
     @cached_property

@@ -19,22 +19,13 @@ from polymorph.plotting.wording import number
 from polymorph.studies.study import Tables
 
 STUDY = "support"
-BEARS = (
-    "It can show of how many dimensions R says something about the members: directions whose planes are "
-    "known to 0.1 rad. Where r < d, no statistic of the whole of R (trace, determinant, distance from "
-    "I, Haar tests) does.",
-    "The rest of R is not random, it is unknown: it looks random by construction. More or other "
-    "documents may determine it, unless the ceiling is as low, for then the streams have no more "
-    "dimensions.",
-    "r is a count, without an interval, and depends on the number of tokens.",
-)
 
 
 def answer(rows: pl.DataFrame, _: Tables) -> Answer:
     """r of d at every site, of a member with itself, and R² on what is determined."""
     r, d = measured(rows, "determined_dimension"), measured(rows, "dimension")
     if r.is_empty() or d.is_empty():
-        return nothing("No two members were compared, so what of R is determined is not known.", BEARS)
+        return nothing("No two members were compared, so what of R is determined is not known.")
     sites = list(by_site(r))
     lines = [_line(at_site(rows, site), site) for site in sites]
     columns = (
@@ -48,7 +39,7 @@ def answer(rows: pl.DataFrame, _: Tables) -> Answer:
         "affine there",
     )
     text = joined([_extent(r, d, rows), _on_support(rows)])
-    return Answer(text, columns, shortened(lines), BEARS)
+    return Answer(text, columns, shortened(lines))
 
 
 def count(value: float) -> str:

@@ -19,13 +19,6 @@ from polymorph.plotting.table_rows import at_site, measured, scores
 from polymorph.studies.study import Tables
 
 STUDY = "trajectory"
-BEARS = (
-    "It can show how a member differs from its own earlier self. No two members are compared: it stands "
-    "beside maps between members as their ceiling, and tells what training changes by itself.",
-    "The angle is the mean turn of the determined directions alone: 0° where they stay, 90° where "
-    "nothing of them is kept, which is also what unrelated streams have.",
-    "How far two checkpoints differ depends on how far apart they were saved. Ranges are over members.",
-)
 
 
 def answer(rows: pl.DataFrame, _: Tables) -> Answer:
@@ -33,9 +26,7 @@ def answer(rows: pl.DataFrame, _: Tables) -> Answer:
     whole, ending = first_to_last(rows), late(rows)
     found = scores(whole, "orthogonal", "ceiling")
     if found.is_empty():
-        return nothing(
-            "No member was compared with its own earlier checkpoints: that needs two of them.", BEARS
-        )
+        return nothing("No member was compared with its own earlier checkpoints: that needs two of them.")
     lines = [
         (site, *_cells(at_site(whole, site)), *_cells(at_site(ending, site)))
         for site in sites_in_order(found)
@@ -48,7 +39,7 @@ def answer(rows: pl.DataFrame, _: Tables) -> Answer:
     text = joined(
         [f"From {span(whole)} a member changes most at {site}: {_there(at_site(whole, site))}", again]
     )
-    return Answer(text, columns, shortened(lines), BEARS)
+    return Answer(text, columns, shortened(lines))
 
 
 def _ending(rows: pl.DataFrame) -> str:

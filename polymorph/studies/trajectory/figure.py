@@ -19,7 +19,7 @@ from polymorph.plotting.wording import between, counted, listed
 NAME, TITLE = "trajectory", "A member against its own earlier self"
 
 
-def plate(rows: pl.DataFrame, _ladder: pl.DataFrame) -> Drawn:
+def plate(rows: pl.DataFrame, ladder: pl.DataFrame) -> Drawn:
     """Step by step, a panel a site; the rows count their own documents and tokens."""
     if scores(rows, "orthogonal", "ceiling").is_empty():
         return Missing(NAME, TITLE, "No member was compared with its own earlier checkpoints.")

@@ -17,11 +17,6 @@ CHECKPOINTS = 8
 """Of each member, at most: the first, the last, and those between them evenly spaced in their order."""
 
 
-def applies(evidence: Evidence) -> bool:
-    """Planted members, and members with one checkpoint, have no history."""
-    return any(len(history.steps) > 1 for history in evidence.histories)
-
-
 def study_rows(evidence: Evidence) -> Iterator[Row]:
     """Rows of the ladder for every two checkpoints of a member, from the earlier to the later, as ceilings."""
     for history in evidence.histories:

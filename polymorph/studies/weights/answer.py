@@ -19,16 +19,6 @@ from polymorph.studies.weights.figure import MAX, MEAN
 from polymorph.studies.weights.search import COPY, GAUGE, IDENTITY, OWN_ROTATIONS, STREAM, UNTRAINED
 
 STUDY = "weights"
-BEARS = (
-    "It can show that two members are one model, because a copy under a random symmetry is found again. "
-    "Weights that stay apart do not quite show that no symmetry relates them: the search ends in a "
-    "local maximum.",
-    "0 is a copy, 1 a source of zeros, 2 unrelated weights of one size. What members reach has to be "
-    "read beside models that have no stream in common (own rotations) and beside untrained ones, both "
-    "searched from fewer starts.",
-    "Weights may differ where the function and the streams agree, in directions that the inputs never "
-    "use. Pairs share seeds; weights have no interval.",
-)
 MAPS = {IDENTITY: "as they are", STREAM: "R from activations", GAUGE: "full gauge"}
 CONTROLS = {OWN_ROTATIONS: "own rotations (control)", UNTRAINED: "untrained (control)"}
 BARRIER, APART = "loss_barrier", "relative_mse"
@@ -37,13 +27,12 @@ BARRIER, APART = "loss_barrier", "relative_mse"
 def answer(rows: pl.DataFrame, _: Tables) -> Answer:
     """How far apart weights are after alignment, and the loss between members, beside controls and the ceiling."""
     if _of(rows, APART, GAUGE).is_empty():
-        return nothing("No two members were compared in their weights.", BEARS)
+        return nothing("No two members were compared in their weights.")
     columns = ("source", "relative squared difference", "loss barrier, nats")
     return Answer(
         joined([_apart(rows), _reached(rows), _barrier(rows), _copies(rows)]),
         columns,
         shortened(_lines(rows)),
-        BEARS,
     )
 
 

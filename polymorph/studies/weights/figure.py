@@ -16,9 +16,9 @@ from polymorph.plotting.strips import Strip
 from polymorph.plotting.style import (
     CEILING,
     CONTROL_COLOURS,
-    MAP_COLOURS,
     R2_FLOOR,
     grid,
+    map_colour,
     r2_along,
     style,
 )
@@ -42,16 +42,16 @@ CHANCE = "#dddddd"
 FURTHEST = 2.4
 """Relative squared differences beyond it stand at the edge."""
 MAPS = {
-    IDENTITY: Strip("as they are", MAP_COLOURS["identity"]),
-    STREAM: Strip("R from activations", MAP_COLOURS["similarity"]),
-    GAUGE: Strip("full gauge", MAP_COLOURS["affine"]),
+    IDENTITY: Strip("as they are", map_colour("identity")),
+    STREAM: Strip("R from activations", map_colour("similarity")),
+    GAUGE: Strip("full gauge", map_colour("affine")),
 }
 CEILINGS = Strip("previous checkpoint (ceiling)", CEILING, "d", filled=False)
 NULLS = {
     OWN_ROTATIONS: Strip("own rotations (control)", CONTROL_COLOURS["covariance_only"], "^", filled=False),
     UNTRAINED: Strip("untrained (control)", CONTROL_COLOURS["documents_permuted"], "s", filled=False),
 }
-OWN_SITE = Strip("R of the site", MAP_COLOURS["orthogonal"])
+OWN_SITE = Strip("R of the site", map_colour("orthogonal"))
 LANE = 0.14
 
 

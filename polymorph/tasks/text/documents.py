@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 
-from polymorph.tasks.text.text_task import TextConfig, TextShares, TextSplits
+from polymorph.tasks.text.config import TextConfig, TextShares, TextSplits
 
 
 @dataclass(frozen=True)

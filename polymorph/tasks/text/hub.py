@@ -12,7 +12,7 @@ import huggingface_hub
 from huggingface_hub import errors
 
 from polymorph.errors import RequestError, RunError
-from polymorph.tasks.text.text_task import TextConfig
+from polymorph.tasks.text.config import TextConfig
 
 SECONDS = 10  # to wait for the hub's first answer; its libraries would try for a minute
 TRUE = {"1", "on", "yes", "true"}

@@ -17,11 +17,12 @@ from polymorph.store.manifest import Entry
 from polymorph.store.publication import is_published
 from polymorph.store.streamed_files import Stream, draft_below, publish_draft
 from polymorph.tasks.text import sources
+from polymorph.tasks.text.config import TRAINED, TextConfig
 from polymorph.tasks.text.documents import Counts, Document, selected
 from polymorph.tasks.text.sources import Source
 from polymorph.tasks.text.spool import DocumentSpool, TokenSpool, header
 from polymorph.tasks.text.stored import DOCUMENTS, TEXT, TOKENS, open_text
-from polymorph.tasks.text.text_task import TRAINED, Text, TextConfig
+from polymorph.tasks.text.text_task import Text
 from polymorph.tasks.text.tokenizer import Encoder, loaded, tokenizer_digest, trained
 
 BATCH = 1 << 20  # characters that are encoded together

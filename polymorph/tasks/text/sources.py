@@ -2,10 +2,13 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from polymorph.tasks.text import docstrings, files, hub
-from polymorph.tasks.text.text_task import TextConfig
+from polymorph.tasks.text.config import TRAINED, TextConfig
+from polymorph.tasks.text.stored import text_identity, text_tokenizer
+from polymorph.tasks.text.tokenizer import loaded
 
 
 @dataclass(frozen=True)
@@ -47,3 +50,14 @@ def _files(config: TextConfig) -> Source:
 def _hub(config: TextConfig) -> Source:
     documents, facts = hub.open_dataset(config)
     return Source(name=f"{facts['dataset']} at {facts['revision']}", documents=documents, facts=lambda: facts)
+
+
+def check_source(config: TextConfig, folder: Path) -> None:
+    """`RequestError` if the text could not be prepared, or what is prepared is of other options; writes nothing."""
+    if text_tokenizer(folder) is not None:
+        text_identity(config, folder)
+        return
+    if config.source != "hub":  # the hub is asked once, when it is read
+        opened(config)
+    if config.tokenizer not in (TRAINED, "model"):
+        loaded(config.tokenizer)

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from polymorph.store.errors import reading, writing
+from polymorph.tasks.text.config import TextSplits
 from polymorph.tasks.text.documents import Document
-from polymorph.tasks.text.text_task import TextSplits
 
 BLOCK = 1 << 20  # bytes
 RECORD = struct.Struct("<BQ")  # the number of the split, and the bytes of the text after it

@@ -1,16 +1,19 @@
 """A prepared text in a cohort's folder: opened, verified, and what makes it the same as another."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from polymorph.errors import RequestError
 from polymorph.store.canonical_json import digest
 from polymorph.store.differences import side_by_side
+from polymorph.store.errors import CorruptError
 from polymorph.store.manifest import Manifest
 from polymorph.store.publication import is_published
 from polymorph.store.streamed_files import read_manifest, read_streamed
+from polymorph.tasks.text.config import TextConfig, TextShares, TextSplits
 from polymorph.tasks.text.spool import mapped
-from polymorph.tasks.text.text_task import Text, TextConfig, TextSplits, Tokens
+from polymorph.tasks.text.text_task import Text, Tokens
 from polymorph.tasks.text.tokenizer import FILE
 
 TEXT = "text"  # the folder below the cohort's
@@ -37,6 +40,18 @@ def open_text(config: TextConfig, folder: Path) -> Text:
             tokenizer=place / FILE,
         ),
     )
+
+
+def stated_text(stated: Mapping[str, Any], folder: Path) -> Text:
+    """The text that is in a cohort's folder, if it is the one that the cohort states; `CorruptError` if not."""
+    there = text_config(folder)
+    own = {key: stated[key] for key in ("context", "windows") if key in stated}
+    config = TextConfig(**{**there, "shares": TextShares(**there["shares"]), **own})
+    if (found := text_identity(config, folder)) != dict(stated):
+        raise CorruptError(
+            f"{folder} is a cohort of another text than it holds: {side_by_side(stated, found)}"
+        )
+    return open_text(config, folder)
 
 
 def text_identity(config: TextConfig, folder: Path) -> dict[str, Any]:
