@@ -124,6 +124,8 @@ class Analysis:
             computed = found.computed
         if names and (evidence := self.source.evidence()) is not None:
             tables, refused = study_tables(evidence, names, self.memory_gib, self.progress)
+            if self.source.kind != "trained":  # no pair of theirs is cached by itself
+                computed = len(self.source.pairs)
             reasons = {what.removeprefix("study "): why for what, why in refused}
             problems = _problems(evidence.dictionaries)
             for name in names:
