@@ -8,7 +8,7 @@ import logging
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from importlib import import_module
 from typing import Any, Protocol, TypeVar, cast
@@ -25,10 +25,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from polymorph.checks import nearest
 from polymorph.cli import launchers
-from polymorph.cli.config import register
+from polymorph.cli.config import AnalyzeConfig, TrainConfig, register
 from polymorph.cli.ending import DONE, FAILED, PREEMPTED, WRONG, complain
 from polymorph.cli.extras import with_logger
-from polymorph.cli.reference import CONFIGS, FOLDERS, help_text
+from polymorph.cli.reference import FOLDERS, help_text
 from polymorph.errors import RequestError, RunError
 
 Config = TypeVar("Config")
@@ -141,6 +141,10 @@ def _one_line(error: Exception) -> str:
     return line + ")" * (line.count("(") - line.count(")"))
 
 
+KINDS: Mapping[str, type[Any]] = {"train": TrainConfig, "analyze": AnalyzeConfig}
+"""What a request is, by its command; that of `analyze` has the options of the studies beside its own."""
+
+
 class Module(Protocol):
     """What `polymorph.cli.train` and `polymorph.cli.analyze` are to the shell."""
 
@@ -167,7 +171,7 @@ def main(name: str, arguments: Sequence[str]) -> int:
     register()
     signals: list[int] = []
     try:
-        jobs: list[Any] | None = requests(name, CONFIGS[name], arguments)
+        jobs: list[Any] | None = requests(name, KINDS[name], arguments)
         if jobs is None:
             return _shown(name, arguments)
         module = cast(Module, import_module(f"polymorph.cli.{name}"))
@@ -183,7 +187,7 @@ def main(name: str, arguments: Sequence[str]) -> int:
     endings: list[Any] = []
 
     def job(config: DictConfig) -> None:
-        endings.append(module.perform(typed(config, CONFIGS[name]), tuple(endings)))
+        endings.append(module.perform(typed(config, KINDS[name]), tuple(endings)))
 
     with contextlib.suppress(SystemExit):
         _run(name, arguments, job)

@@ -14,6 +14,7 @@ from polymorph.evidence.evidence import Evidence, check_size
 from polymorph.evidence.pairs import End, PairLabel, pairs_of
 from polymorph.evidence.rows import Row, table
 from polymorph.pipeline.comparison import Comparison
+from polymorph.pipeline.rows_version import rows_version
 from polymorph.plotting.table_rows import at_last_steps
 from polymorph.progress import SILENT, Progress
 from polymorph.report.bundle import bundle

@@ -25,7 +25,7 @@ from polymorph.studies import reference
 from polymorph.studies.registry import STUDIES, schema_of
 from polymorph.studies.sample_efficiency.rows import WITHIN
 from polymorph.studies.study import Study
-from polymorph.verdicts.site import GAP
+from polymorph.verdicts.bounds import GAP
 
 ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "matplotlib", "lightning", "transformer_lens")

@@ -7,10 +7,11 @@ from typing import Any
 from polymorph.errors import RequestError
 from polymorph.store.canonical_json import digest
 from polymorph.store.differences import side_by_side
+from polymorph.store.errors import CorruptError
 from polymorph.store.manifest import Manifest
 from polymorph.store.publication import is_published
 from polymorph.store.streamed_files import read_manifest, read_streamed
-from polymorph.tasks.text.config import TextConfig, TextSplits
+from polymorph.tasks.text.config import TextConfig, TextShares, TextSplits
 from polymorph.tasks.text.spool import mapped
 from polymorph.tasks.text.text_task import Text, Tokens
 from polymorph.tasks.text.tokenizer import FILE
