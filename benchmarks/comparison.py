@@ -18,7 +18,8 @@ from benchmarks.training import stack
 from polymorph.models.dyck_transformer.config import DyckTransformerConfig
 from polymorph.models.dyck_transformer.model import DyckTransformer
 from polymorph.pipeline.comparison import Comparison
-from polymorph.pipeline.live_studies import LiveStudies
+from polymorph.pipeline.pair_cache import PairCache
+from polymorph.pipeline.pair_studies import BRIEF_STUDIES, LADDER
 from polymorph.store import Cohort
 from polymorph.tasks.config import ProbeConfig
 from polymorph.tasks.dyck.task import Dyck
@@ -64,8 +65,8 @@ def _compared(members: int, device: str) -> float:
 def _callback(comparison: Comparison) -> None:
     """What it computes at a checkpoint if nothing more is asked for."""
     pairs = comparison.pairs_at(2)
-    comparison.rows(pairs)
-    LiveStudies(comparison).rows("pairing", pairs)
+    for study in (LADDER, BRIEF_STUDIES["pairing"]):
+        PairCache(comparison).rows(study, pairs)
 
 
 def _seconds(action: object) -> float:

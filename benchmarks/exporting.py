@@ -18,7 +18,7 @@ import torch
 from polymorph.errors import RunError
 from polymorph.evidence.pairs import PairLabel
 from polymorph.pipeline.comparison import Comparison
-from polymorph.pipeline.comparison_run import Kept
+from polymorph.pipeline.comparison_rows import ComparisonRows
 from polymorph.store import Cohort, durable
 from polymorph.store.reduced_copy import Room, completed, copy_reduced, create
 
@@ -106,7 +106,7 @@ def _export_pairs(cohort: Cohort, there: Cohort, target: Path, room: Room) -> li
     ]
     if not missing:
         return []
-    kept = Kept(Comparison.of(cohort, torch.device("cpu")))
+    kept = ComparisonRows(Comparison.of(cohort, torch.device("cpu")))
     durable.make_folders(there.folder / TRAJECTORY, there.folder)
     new: list[str] = []
     for pair in missing:
@@ -119,7 +119,7 @@ def _trajectory(there: Cohort, source: int, target: int) -> Path:
     return there.folder / TRAJECTORY / f"seed-{source:04d}--seed-{target:04d}.parquet"
 
 
-def _checkpoints(kept: Kept, source: int, target: int) -> list[PairLabel]:
+def _checkpoints(kept: ComparisonRows, source: int, target: int) -> list[PairLabel]:
     """The pair at every step that both have."""
     both = (kept.comparison.cohort.member(seed).steps() for seed in (source, target))
     steps = sorted(set.intersection(*map(set, both)))

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from polymorph.alignment.accumulator import MomentAccumulator, pair_moments
     from polymorph.alignment.moments import PairMoments, explained_variance
     from polymorph.errors import RequestError, RunError
-    from polymorph.pipeline.given import compare
+    from polymorph.pipeline.given_activations import compare
     from polymorph.saes.coordinates import raw_sae
     from polymorph.saes.port import port_sae
     from polymorph.store import Cohort
@@ -50,7 +50,7 @@ _HOMES = {
     "polymorph.alignment.accumulator": ("MomentAccumulator", "pair_moments"),
     "polymorph.alignment.moments": ("PairMoments", "explained_variance"),
     "polymorph.errors": ("RequestError", "RunError"),
-    "polymorph.pipeline.given": ("compare",),
+    "polymorph.pipeline.given_activations": ("compare",),
     "polymorph.saes.coordinates": ("raw_sae",),
     "polymorph.saes.port": ("port_sae",),
     "polymorph.store": ("Cohort",),

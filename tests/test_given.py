@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from polymorph import compare
-from polymorph.pipeline.given import OF_GIVEN, Compared
+from polymorph.pipeline.given_activations import OF_GIVEN, Compared
 
 TOKENS, LENGTH = 4000, 20
 DOCUMENT = torch.arange(TOKENS).div(LENGTH, rounding_mode="floor")

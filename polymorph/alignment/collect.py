@@ -28,8 +28,15 @@ class SiteMoments:
     eval: PairMoments
 
     def swap(self) -> "SiteMoments":
-        """Every pair the other way round."""
-        return SiteMoments(*(getattr(self, f.name).swap() for f in fields(self)))
+        """Every pair the other way round; what is solved there is kept there."""
+        if "_swapped" not in self.__dict__:
+            self.__dict__["_swapped"] = SiteMoments(*(getattr(self, f.name).swap() for f in fields(self)))
+        swapped: SiteMoments = self.__dict__["_swapped"]
+        return swapped
+
+    @property
+    def nbytes(self) -> int:
+        return sum(getattr(self, f.name).nbytes for f in fields(self))
 
 
 class Collected:

@@ -95,8 +95,15 @@ class PairMoments:
         both = {f.name: torch.stack([getattr(self, f.name), getattr(other, f.name)]) for f in fields(self)}
         return PairMoments(**both).total()
 
+    @property
+    def nbytes(self) -> int:
+        return sum(of.nbytes for of in (self.n, self.mean_x, self.mean_y, self.xx, self.yy, self.xy))
+
     def total(self) -> "PairMoments":
-        """Merge the first axis: sums within blocks plus the scatter of their means (Chan et al. 1983)."""
+        """Merge the first axis: sums within blocks plus the scatter of their means (Chan et al. 1983); done once."""
+        return self.once("total", self._total)
+
+    def _total(self) -> "PairMoments":
         n = self.n.sum(0)
         weight = (self.n / n.clamp(min=1)).unsqueeze(-1)
         mean_x, mean_y = (weight * self.mean_x).sum(0), (weight * self.mean_y).sum(0)

@@ -2,7 +2,7 @@
 
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -16,12 +16,15 @@ from polymorph.errors import RequestError, RunError
 from polymorph.evidence.planted import Planted
 from polymorph.papers.mccann2026 import outputs as paper
 from polymorph.papers.mccann2026.ledger_text import ledger_lines
-from polymorph.pipeline.analysis import Analysis
+from polymorph.pipeline.analysis import Analysis, Findings
+from polymorph.pipeline.analysis_report import report_of
 from polymorph.pipeline.comparison import Comparison
-from polymorph.pipeline.planted_analysis import PlantedAnalysis
+from polymorph.pipeline.planted_cohort import PlantedCohort
 from polymorph.pipeline.porting import PortRequest, port
+from polymorph.pipeline.study_cache import ResultsCache, records
+from polymorph.pipeline.trained_cohort import TrainedCohort
 from polymorph.progress import on_terminal
-from polymorph.report.bundle import CLAIMS, PAGE
+from polymorph.report.bundle import CLAIMS, PAGE, bundle
 from polymorph.report.page import left_out
 from polymorph.store import Results, check_writable
 from polymorph.store.search import find_cohort
@@ -33,31 +36,38 @@ _PLANTED = "planted:"
 _PACKAGES = ("torch", "polars", "matplotlib", "safetensors")
 
 
-def prepare(config: AnalyzeConfig) -> Analysis | PlantedAnalysis:
+def prepare(config: AnalyzeConfig) -> Analysis:
     """The analysis that is asked for, nothing computed yet; `RequestError` if it cannot be right."""
     packages = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
-    provenance = {
-        "command": f"python analyze.py cohort={config.cohort} root={config.root} name={config.name}",
-        "code version": code_version(),
-        "package versions": packages,
-    }
-    if config.cohort.startswith(_PLANTED):
-        return _planted(config, provenance)
+    source = _planted(config) if config.cohort.startswith(_PLANTED) else _trained(config)
     return Analysis(
+        source=source,
+        studies=_studies(config.study),
+        memory_gib=config.memory_gib,
+        provenance={
+            "command": f"python analyze.py cohort={config.cohort} root={config.root} name={config.name}",
+            "code version": code_version(),
+            "package versions": packages,
+        },
+        progress=on_terminal(),
+        cache=ResultsCache(Results(source.folder, config.name)),
+    )
+
+
+def _trained(config: AnalyzeConfig) -> TrainedCohort:
+    return TrainedCohort(
         cohort=find_cohort(config.cohort, config.root),
         device=device_of(config.accelerator),
         seeds=None if config.seeds == "all" else _seeds(config.seeds),
         steps=_steps(config.step),
-        studies=_studies(config.study),
         scheme=config.pairs,
         memory_gib=config.memory_gib,
         options=config.options,
-        provenance=provenance,
         progress=on_terminal(),
     )
 
 
-def _planted(config: AnalyzeConfig, provenance: Mapping[str, str]) -> PlantedAnalysis:
+def _planted(config: AnalyzeConfig) -> PlantedCohort:
     if config.seeds != "all" or config.step != "all":
         raise RequestError(f"cohort={config.cohort}: a planted cohort has planted.members, not seeds or step")
     for name, options in config.options.items():
@@ -69,9 +79,7 @@ def _planted(config: AnalyzeConfig, provenance: Mapping[str, str]) -> PlantedAna
         planted = Planted(config.cohort.removeprefix(_PLANTED), config.planted)
     except ValueError as error:
         raise RequestError(f"cohort={config.cohort}: {error}") from error
-    folder = Path(config.root) / planted.name
-    studies = _studies(config.study)
-    return PlantedAnalysis(planted, folder, studies, config.pairs, config.memory_gib, provenance)
+    return PlantedCohort(planted, Path(config.root) / planted.name, config.pairs, config.memory_gib)
 
 
 def check(jobs: Sequence[AnalyzeConfig]) -> None:
@@ -86,7 +94,7 @@ def check(jobs: Sequence[AnalyzeConfig]) -> None:
                 raise RequestError(
                     f"port: {job.cohort} has no SAEs; only those of a trained cohort can be ported"
                 )
-        check_writable(Results(prepare(job).folder, job.name).folder, "root")
+        check_writable(Results(prepare(job).source.folder, job.name).folder, "root")
 
 
 def _check_paper(job: AnalyzeConfig) -> None:
@@ -125,47 +133,57 @@ def run(config: AnalyzeConfig) -> int:
     if config.port is not None:
         return _port(config)
     analysis = prepare(config)
-    prepare_process(algebra_threads(analysis.d) if config.threads is None else config.threads)
-    results = Results(analysis.folder, config.name)
-    page = results.folder / PAGE
+    prepare_process(algebra_threads(analysis.source.d) if config.threads is None else config.threads)
+    results = Results(analysis.source.folder, config.name)
     try:
-        key = analysis.key()
-        if results.made_from(key):
-            print(f"nothing new: {page} is up to date ({len(analysis.pairs)} pairs)")
-            if (
-                config.logger.media or config.logger.artifacts or config.every_checkpoint
-            ):  # asked for after all
-                log_analysis(config, analysis, results.folder)
-            return _paper(config, analysis, results)
-        files, report, _, computed = analysis.run()
-        results.write(files, key)
+        return _bring_up_to_date(config, analysis, results)
     except RequestError as error:
         print(f"analyze: {error}", file=sys.stderr)
         return WRONG
     except RunError as error:
         print(f"analyze: {error}", file=sys.stderr)
         return FAILED
-    kept = len(analysis.pairs) - computed
-    print(f"{len(analysis.pairs)} pairs: {computed} computed now, {kept} from before")
-    for name, reason in left_out(analysis.left_out):
-        print(f"left out: {name}: {reason}")
-    for claim in report.claims:
-        if claim.kind == "verdict":
-            print(claim.statement)
+
+
+def _bring_up_to_date(config: AnalyzeConfig, analysis: Analysis, results: Results) -> int:
+    key, page = analysis.key(), results.folder / PAGE
+    if results.made_from(key):
+        print(f"nothing new: {page} is up to date ({len(analysis.source.pairs)} pairs)")
+        if config.logger.media or config.logger.artifacts or config.every_checkpoint:  # asked for after all
+            log_analysis(config, analysis, results.folder)
+        return _paper(config, analysis, results)
+    found = analysis.run()
+    results.write(bundle(report_of(analysis, found), analysis.studies), key, records(found.studies))
+    _tell(analysis, found)
     log_analysis(config, analysis, results.folder)
     print(f"report: {page}")
     done = _paper(config, analysis, results)
-    on_terminal().summary("what is where", summary(analysis.folder, results.folder))
+    on_terminal().summary("what is where", summary(analysis.source.folder, results.folder))
     return done
 
 
-def _paper(config: AnalyzeConfig, analysis: Analysis | PlantedAnalysis, results: Results) -> int:
+def _tell(analysis: Analysis, found: Findings) -> None:
+    """What was computed, who is left out, and the verdicts."""
+    pairs = len(analysis.source.pairs)
+    print(f"{pairs} pairs: {found.pairs_computed} computed now, {pairs - found.pairs_computed} from before")
+    if kept := len(found.studies) - len(found.computed):
+        computed = ", ".join(found.computed) or "none"
+        print(f"studies: {computed} computed now, {kept} from before")
+    for name, reason in left_out(found.left_out):
+        print(f"left out: {name}: {reason}")
+    for claim in found.claims:
+        if claim.kind == "verdict":
+            print(claim.statement)
+
+
+def _paper(config: AnalyzeConfig, analysis: Analysis, results: Results) -> int:
     """What is asked for of the paper, from the results as they lie there."""
-    if not isinstance(analysis, Analysis):
+    source = analysis.source
+    if not isinstance(source, TrainedCohort):  # `check` has refused it of any other
         return DONE
     try:
         if config.ledger is not None:
-            judged, page = paper.write_ledger_of(analysis.cohort, results, analysis.provenance)
+            judged, page = paper.write_ledger_of(source.cohort, results, analysis.provenance)
             for line in ledger_lines(judged, shutil.get_terminal_size((140, 24)).columns):
                 print(line)
             print(f"ledger: {page}")

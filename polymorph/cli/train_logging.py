@@ -16,7 +16,7 @@ from polymorph.code_version import code_version
 from polymorph.errors import RequestError, RunError
 from polymorph.pipeline.artifacts import checkpoint_artifact
 from polymorph.pipeline.comparison import Comparison
-from polymorph.pipeline.comparison_run import Kept, remember, write_comparison
+from polymorph.pipeline.comparison_rows import ComparisonRows, remember, write_comparison
 from polymorph.store import Cohort, CorruptError
 from polymorph.tracking.loggers import Breaker, Tracking
 from polymorph.tracking.runs import RunLogger
@@ -86,7 +86,7 @@ def _remember_live(tracking: Tracking, cohort: Cohort, config: TrainConfig, seed
         members = cohort.members()
         beginnings = [row["resumed_from"] for m in members for row in m.rows() if row.get("kind") == "start"]
         if {m.seed for m in members} == set(seeds) and len(beginnings) == len(seeds) and not any(beginnings):
-            remember(tracking, Kept(Comparison.of(cohort, device_of(config.trainer.accelerator))))
+            remember(tracking, ComparisonRows(Comparison.of(cohort, device_of(config.trainer.accelerator))))
 
 
 def compare_whole(folder: Path, job: TrainConfig) -> None:
@@ -94,7 +94,7 @@ def compare_whole(folder: Path, job: TrainConfig) -> None:
     if not tracking.wanted:
         return
     try:
-        kept = Kept(Comparison.of(Cohort.open(folder), device_of(job.trainer.accelerator)))
+        kept = ComparisonRows(Comparison.of(Cohort.open(folder), device_of(job.trainer.accelerator)))
         write_comparison(tracking, kept, _shown(job, None, 0), _tags(job))
     except (RequestError, RunError, OSError) as error:
         complain("train", error)

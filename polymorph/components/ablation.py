@@ -137,9 +137,15 @@ class Move:
         return mean - values
 
 
-def losses(model: HookedModel, chunk: Chunk, hooks: Sequence[Hook]) -> dict[str, Float[Tensor, "n"]]:
-    """Cross-entropy by head of every token kept, 0 where it has no label; differentiable where that is on."""
-    by_head = model.run_with_hooks(*chunk.arguments, fwd_hooks=list(hooks), **chunk.keywords)
+def losses(
+    model: HookedModel, chunk: Chunk, hooks: Sequence[Hook], start: tuple[str, Tensor] | None = None
+) -> dict[str, Float[Tensor, "n"]]:
+    """Cross-entropy by head of every token kept, 0 where it has no label; differentiable where that is on.
+
+    `start` is a site of the stream before all hooks, and the stream there, where that is there from before.
+    """
+    begun = {} if start is None else {"start": start}
+    by_head = model.run_with_hooks(*chunk.arguments, fwd_hooks=list(hooks), **chunk.keywords, **begun)
     return {
         head: F.cross_entropy(
             own[chunk.kept].float(), chunk.labels[head][chunk.kept], reduction="none", ignore_index=IGNORED

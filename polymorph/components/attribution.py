@@ -16,6 +16,7 @@ from torch import Tensor
 
 from polymorph.components.ablation import Ablations, Documents, Move, Parts, by_document, losses
 from polymorph.components.naming import Component
+from polymorph.models.architecture import HookedModel
 from polymorph.models.functions import Functions
 
 PAPER_POINTS = 32
@@ -45,20 +46,40 @@ def slopes_of(
 ) -> Slopes:
     """The slopes along the way of one component of a member, all others computed afresh behind it."""
 
+    site = _last_site_before(component)
+    starts = [
+        functions.stream(member, chunk, site) for chunk in documents.chunks
+    ]  # the same all along the way
+    begun = [None if start is None else (site, start) for start in starts]
+
     def slopes(points: Sequence[float]) -> Tensor:
-        return torch.stack([_slope(functions, member, parts, documents, component, t) for t in points])
+        model = functions.models[member]
+        return torch.stack([_slope(model, begun, parts, documents, component, t) for t in points])
 
     return slopes
 
 
+def _last_site_before(component: Component) -> str:
+    """The last site of the stream that neither a component nor what it is measured against comes before."""
+    layer = component.layer
+    if component.kind == "mlp":
+        return f"blocks.{layer}.hook_resid_mid"
+    return component.before or (f"blocks.{layer - 1}.hook_resid_post" if layer else "blocks.0.hook_resid_pre")
+
+
 def _slope(
-    functions: Functions, member: int, parts: Parts, documents: Documents, component: Component, t: float
+    model: HookedModel,
+    begun: Sequence[tuple[str, Tensor] | None],
+    parts: Parts,
+    documents: Documents,
+    component: Component,
+    t: float,
 ) -> Float[Tensor, "documents"]:
     found = torch.zeros(len(documents.tokens), dtype=torch.float64)
-    for chunk in documents.chunks:
+    for chunk, start in zip(documents.chunks, begun, strict=True):
         move = Move(parts, [component], t, leaves=True)
         with torch.enable_grad():
-            each = losses(functions.models[member], chunk, move.hooks())
+            each = losses(model, chunk, move.hooks(), start)
             total = torch.stack([own.sum() for own in each.values()]).sum()
             (gradient,) = torch.autograd.grad(total, move.leaf[component.point])
         along = (gradient * move.way[component.point])[chunk.kept].flatten(1).sum(1)

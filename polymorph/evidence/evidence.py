@@ -11,6 +11,7 @@ from polymorph.alignment.accumulator import moment_bytes
 from polymorph.alignment.collect import Collected, SiteMoments, collect, keep
 from polymorph.alignment.moments import PairMoments
 from polymorph.errors import RequestError
+from polymorph.evidence.bounded_cache import BoundedCache
 from polymorph.evidence.pairs import End, PairLabel, pairs_of
 from polymorph.evidence.planted import Planted
 from polymorph.evidence.rows import Role, Row
@@ -21,6 +22,8 @@ from polymorph.saes.trained import Dictionaries, GivenDictionaries
 BLOCKS = 16
 """Blocks of documents: 15 degrees of freedom for every interval."""
 T = TypeVar("T")
+HELD_GIB, HELD_SHARE = 1.0, 1 / 8
+"""Of the memory, for moments of sites that several studies read, and for what was solved from them."""
 LINED_UP = 2**27
 """float64 numbers of pairs in blocks, lined up for the algebra: a gigabyte for each split."""
 
@@ -62,6 +65,9 @@ class Evidence:
     options: Mapping[str, Any] = field(default_factory=dict)
     """By study, what is asked of it; one that has options and is not named here does all that is built in."""
     _made: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _moments: BoundedCache[tuple[str, tuple[int, ...]], SiteMoments] = field(
+        default_factory=lambda: BoundedCache(int(HELD_GIB * 2**30)), init=False, repr=False, compare=False
+    )
 
     def once(self, what: str, make: Callable[[], T]) -> T:
         """What several studies read of the members, made by the first that asks."""
@@ -101,9 +107,10 @@ class Evidence:
         return keep(self.source)
 
     def at(self, site: str) -> SiteMoments:
-        """The moments of the pairs, in their order."""
+        """The moments of the pairs, in their order. Studies share them, and with them all that is solved from them."""
         places = [self.root.pairs.index(pair) for pair in self.pairs]
-        return self.collected.at(site, places)
+        key = (site, tuple(places))
+        return self.root._moments.once(key, lambda: self.collected.at(site, places), lambda own: own.nbytes)
 
     def totals(self, site: str) -> tuple[PairMoments, PairMoments]:
         """Fit and eval moments [pairs] without blocks, of all pairs of the whole."""
@@ -122,7 +129,9 @@ class Evidence:
     def by_sites(self, memory_gib: float) -> Iterator["Evidence"]:
         """Parts with as many sites each as their moments fit into the memory; `RequestError` if one does not."""
         check_size(len(self.ends), len(self.pairs), self.dimension, memory_gib)
-        at_once = int(memory_gib / site_gib(len(self.ends), len(self.pairs), self.dimension))
+        self._moments.limit = int(min(HELD_GIB, memory_gib * HELD_SHARE) * 2**30)
+        beside = memory_gib - self._moments.limit / 2**30
+        at_once = max(1, int(beside / site_gib(len(self.ends), len(self.pairs), self.dimension)))
         for first in range(0, len(self.sites), at_once):
             sites = self.sites[first : first + at_once]
             source = replace(self.source, sites=sites)  # type: ignore[type-var]  # every source is a dataclass

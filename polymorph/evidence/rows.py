@@ -32,6 +32,8 @@ COLUMNS: dict[str, type[pl.DataType]] = {
     "n_tokens": pl.Int64,
     "n_seeds": pl.Int64,
 }
+LIVE = "_live"
+"""Ends the name of a study in rows that were made at a checkpoint, on less than the study takes: other numbers."""
 ON_SUPPORT = "on_support"
 """A convention: of the determined directions alone."""
 MEASURED = ("value", "low", "high", "n_documents", "n_tokens", "n_seeds")

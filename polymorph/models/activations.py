@@ -4,6 +4,7 @@ The probe is inputs of the task that training and evaluation do not meet; its fi
 different documents. A chunk holds whole documents and no padding.
 """
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
@@ -68,6 +69,22 @@ def _in(coordinates: Coordinates | None, values: Tensor) -> Tensor:
     return values if coordinates is None else values @ coordinates.to(values)
 
 
+@torch.no_grad()
+def stream(model: HookedModel, chunk: Chunk, site: str) -> Float[Tensor, "row pos d_model"] | None:
+    """The stream at a site, PAD included, from which `logits` can start; None for a model that cannot start there."""
+    if site not in getattr(model, "starts_at", ()):
+        return None
+    found: list[Tensor] = []
+
+    def read(values: Tensor, hook: "HookPoint") -> None:
+        found.append(values)
+        raise _ReadAll
+
+    with contextlib.suppress(_ReadAll):
+        model.run_with_hooks(*chunk.arguments, fwd_hooks=[(site, read)], **chunk.keywords)
+    return found[0]
+
+
 Edit = Callable[[Float[Tensor, "n d"]], Float[Tensor, "n d"]]
 """What is done to the activations of a site on the tokens kept, in the coordinates that they are read in."""
 
@@ -79,10 +96,12 @@ def logits(
     site: str | None = None,
     edit: Edit | None = None,
     coordinates: Coordinates | None = None,
+    start: Tensor | None = None,
 ) -> dict[str, Float[Tensor, "n classes"]]:
     """By head, on the tokens kept; with `edit` done at `site` on the way.
 
-    What the coordinates leave out of the stream stays as it is.
+    What the coordinates leave out of the stream stays as it is. `start` is the `stream` at the site, where that is
+    there from before.
     """
 
     def spliced(values: Tensor, hook: "HookPoint") -> Tensor:
@@ -96,7 +115,8 @@ def logits(
         return changed
 
     hooks = [] if site is None or edit is None else [(site, spliced)]
-    by_head = model.run_with_hooks(*chunk.arguments, fwd_hooks=hooks, **chunk.keywords)
+    begun = {} if start is None else {"start": (site, start)}
+    by_head = model.run_with_hooks(*chunk.arguments, fwd_hooks=hooks, **chunk.keywords, **begun)
     return {head: values[chunk.kept] for head, values in by_head.items()}
 
 

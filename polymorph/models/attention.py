@@ -9,6 +9,7 @@ wins. Neither is batched by `vmap`, so the member axis of a stack is folded into
 """
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -38,13 +39,20 @@ def attend(
 
 
 def attend_ragged(
-    qkv: Float[Tensor, "1 token 3 head d_head"], starts: Int[Tensor, " sequences_and_1"]
-) -> Float[Tensor, "1 token head d_head"]:
-    """The same for sequences of any lengths, by the kernel for CPUs."""
+    qkv: Float[Tensor, "row token 3 head d_head"], starts: Int[Tensor, " sequences_and_1"]
+) -> Float[Tensor, "row token head d_head"]:
+    """The same for sequences of any lengths, by the kernel for CPUs; `starts` count on from row to row."""
     out: Tensor = ragged_attention(qkv.flatten(0, 1).contiguous(), starts)[
         0
     ]  # a view; a slice has a costly gradient
-    return out[None]
+    return out.view(len(qkv), -1, *out.shape[1:])
+
+
+@lru_cache(64)
+def starts_of(layout: Layout, rows: int = 1) -> Int[Tensor, " sequences_and_1"]:
+    """Where the sequences of so many rows in groups start, laid end to end."""
+    lengths = [length for count, length in layout for _ in range(count)] * rows
+    return torch.tensor([0, *lengths]).cumsum(0)
 
 
 class _Attention(torch.autograd.Function):

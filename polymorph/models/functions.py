@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from polymorph.models.activations import Coordinates, Edit, activations, logits
+from polymorph.models.activations import Coordinates, Edit, activations, logits, stream
 from polymorph.models.architecture import HookedModel, Weights
 from polymorph.models.symmetries import Symmetries
 from polymorph.tasks.config import ProbeConfig
@@ -71,11 +71,23 @@ class Functions:
         """The residual stream at sites, on the tokens kept, in the cohort's coordinates."""
         return activations(self.models[member], chunk, sites, self.coordinates)
 
+    def stream(self, member: int, chunk: Chunk, site: str) -> Float[Tensor, "row pos d_model"] | None:
+        """From where `logits` can start at a site; None for models that cannot."""
+        return stream(self.models[member], chunk, site)
+
     def logits(
-        self, member: int, chunk: Chunk, site: str | None = None, edit: Edit | None = None
+        self,
+        member: int,
+        chunk: Chunk,
+        site: str | None = None,
+        edit: Edit | None = None,
+        start: Tensor | None = None,
     ) -> dict[str, Float[Tensor, "n classes"]]:
-        """By head, on the tokens kept; with `edit` done to the residual stream at `site` on the way."""
-        return logits(self.models[member], chunk, site, edit, self.coordinates)
+        """By head, on the tokens kept; with `edit` done to the residual stream at `site` on the way.
+
+        `start`, the member's `stream` there, spares computing what is before.
+        """
+        return logits(self.models[member], chunk, site, edit, self.coordinates, start)
 
     @torch.no_grad()
     def hooked_logits(

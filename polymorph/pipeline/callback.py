@@ -1,10 +1,9 @@
 """At each checkpoint: compare whoever has published it, keep the rows, log them. It changes no training."""
 
-import contextlib
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import lightning as L
 import torch
@@ -13,12 +12,14 @@ from lightning.pytorch.loggers import Logger
 from polymorph.evidence.pairs import PairLabel
 from polymorph.evidence.rows import Row
 from polymorph.pipeline.comparison import Comparison
-from polymorph.pipeline.live_studies import LiveStudies
 from polymorph.pipeline.online_saes import OnlineSAEs
-from polymorph.store import CorruptError
+from polymorph.pipeline.pair_cache import PairCache, PairStudy
+from polymorph.pipeline.pair_studies import BRIEF_STUDIES, LADDER
 from polymorph.tracking.charts import metrics_of
 from polymorph.training.checkpoint import Checkpoint
 from polymorph.training.module import StackModule
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -54,58 +55,59 @@ class CrossSeed(L.Callback):
         published = self.checkpoint.published
         if published.step != module.step or published.step == self._done or not published.seeds:
             return
-        self._done = published.step
-        step, seeds = published.step, published.seeds
-        pairs: list[PairLabel] = []
-        parts = {
-            "the comparison": lambda: self._ladder(step, seeds, pairs),
-            "the comparison of SAEs": lambda: self._transfer(step, seeds, pairs),
-            "the comparison of steering": lambda: self._steering(seeds, pairs),
-        }
-        for what, rows in parts.items():
-            try:
-                self._log(step, seeds, rows())
-            except Exception as error:
-                self._record(step, error, what)
-                if not pairs:
-                    return
+        self._done = step = published.step
+        seeds = published.seeds
+        pairs = self._guarded(step, "the comparison", lambda: self._pairs(module, step, seeds))
+        ladder = None if pairs is None else self._made(step, "the comparison", LADDER, pairs)
+        if pairs is None or ladder is None:
+            return
+        pairing = self._made(step, "the pairing test", BRIEF_STUDIES["pairing"], pairs) or []
+        self._log(step, seeds, "the comparison", [*ladder, *pairing])
+        transfer = self._guarded(step, "the comparison of SAEs", lambda: self._transfer(step, seeds, pairs))
+        self._log(step, seeds, "the comparison of SAEs", transfer or [])
+        regimes = self._made(
+            step, "the comparison of steering", BRIEF_STUDIES["steering"], self._steered(pairs, seeds)
+        )
+        self._log(step, seeds, "the comparison of steering", regimes or [])
 
-    def _ladder(self, step: int, seeds: Sequence[int], pairs: list[PairLabel]) -> list[Row]:
-        """The maps of all pairs, which are put into `pairs`, and whether their members are related at all."""
+    def _pairs(self, module: StackModule, step: int, seeds: Sequence[int]) -> list[PairLabel]:
+        """The pairs whose checkpoints can be read. Members of this stack are compared as they are in memory."""
         with torch.no_grad(), torch.random.fork_rng():
-            found = self.comparison.pairs_at(step, seeds)
-            rows, left_out, _ = self.comparison.rows(found)
-            pairs += found
-            for problem in left_out:
-                self.say(f"not compared: {problem}")
-            try:
-                return rows + LiveStudies(self.comparison).rows("pairing", self._readable(pairs))
-            except Exception as error:
-                self._record(step, error, "the pairing test")
-                return rows
+            for index, progress in enumerate(self.checkpoint.progress):
+                if (manifest := self.checkpoint.published.manifests.get(progress.member.seed)) is not None:
+                    weights = module.stack.member_weights(index)
+                    self.comparison.hold((progress.member.seed, step), manifest, weights)
+            pairs, problems = self.comparison.readable(self.comparison.pairs_at(step, seeds))
+        for problem in problems:
+            self.say(f"not compared: {problem}")
+        return pairs
 
-    def _readable(self, pairs: Sequence[PairLabel]) -> list[PairLabel]:
-        """Without those that were left out of the comparison, which has said why."""
-        found = []
-        for pair in pairs:
-            with contextlib.suppress(CorruptError):
-                self.comparison.key(pair)
-                found.append(pair)
-        return found
+    def _made(self, step: int, what: str, study: PairStudy, pairs: Sequence[PairLabel]) -> list[Row] | None:
+        def rows() -> list[Row]:
+            with torch.no_grad(), torch.random.fork_rng():
+                return PairCache(self.comparison).rows(study, pairs).rows
+
+        return self._guarded(step, what, rows)
+
+    def _guarded(self, step: int, what: str, make: Callable[[], T]) -> T | None:
+        """What it makes; None where that fails, which is recorded."""
+        try:
+            return make()
+        except Exception as error:
+            self._record(step, error, what)
+            return None
 
     def _ready(self, mode: str, seeds: Sequence[int]) -> list[int]:
         """The members for which now is the time."""
         ended = [p.member.seed for p in self.checkpoint.progress if p.done is not None]
         return {"none": [], "online": list(seeds)}.get(mode, [seed for seed in seeds if seed in ended])
 
-    def _steering(self, seeds: Sequence[int], pairs: Sequence[PairLabel]) -> list[Row]:
-        """Which regimes vectors of one member meet on another."""
+    def _steered(self, pairs: Sequence[PairLabel], seeds: Sequence[int]) -> list[PairLabel]:
+        """The pairs whose members are to be steered now: none where there may be little time left."""
         ready = self._ready(self.steering, seeds)
-        asked = [pair for pair in pairs if pair.source in ready or pair.target in ready]
-        if not asked or self.checkpoint.interruption.requested:  # then there may be little time left
+        if self.checkpoint.interruption.requested:
             return []
-        with torch.no_grad(), torch.random.fork_rng():
-            return LiveStudies(self.comparison).rows("steering", self._readable(asked))
+        return [pair for pair in pairs if pair.source in ready or pair.target in ready]
 
     def _transfer(self, step: int, seeds: Sequence[int], pairs: Sequence[PairLabel]) -> list[Row]:
         """Bring the SAEs of the members up to the checkpoint, then compare them with those of their siblings."""
@@ -123,9 +125,11 @@ class CrossSeed(L.Callback):
             finally:
                 torch.set_num_threads(threads)
 
-    def _log(self, step: int, seeds: Sequence[int], rows: list[Row]) -> None:
-        if not rows:
-            return
+    def _log(self, step: int, seeds: Sequence[int], what: str, rows: Sequence[Row]) -> None:
+        if rows:
+            self._guarded(step, what, lambda: self._log_rows(step, seeds, rows))
+
+    def _log_rows(self, step: int, seeds: Sequence[int], rows: Sequence[Row]) -> None:
         if self.summary is not None:
             self.summary.log_metrics(metrics_of(rows), step)
             return

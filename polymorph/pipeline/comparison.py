@@ -1,22 +1,22 @@
-"""Members of a cohort compared at their checkpoints: which pairs are missing, and computing those.
+"""Members of a cohort as they are compared: on which probe, at which sites, and everything that studies read of them.
 
-The callback calls this on checkpoints as they appear, `analyze.py` on whatever is there later: one path, one
-definition of every number. Rows are kept under a key of both checkpoints and all options, so that a pair is
-computed once by whoever comes second.
+The callback asks for members whose checkpoints have just appeared, `analyze.py` for whatever is there later: one
+path, one definition of every number.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from typing import Any, cast
 
 import torch
+from torch import nn
 
-from polymorph.alignment.accumulator import moment_bytes
 from polymorph.alignment.collect import Collected, collect
 from polymorph.errors import RequestError
+from polymorph.evidence.bounded_cache import BoundedCache
 from polymorph.evidence.evidence import BLOCKS, Evidence, History
 from polymorph.evidence.pairs import End, PairLabel, pairs_of
-from polymorph.evidence.rows import Row
 from polymorph.models.activations import (
     Coordinates,
     ModelActivations,
@@ -24,23 +24,24 @@ from polymorph.models.activations import (
     coordinates_of,
     dimensions,
 )
-from polymorph.models.architecture import Architecture, HookedModel
+from polymorph.models.architecture import Architecture, HookedModel, Weights
 from polymorph.models.functions import Functions
 from polymorph.models.registry import architecture_of
 from polymorph.models.symmetries import symmetries_of
-from polymorph.pipeline.rows_version import rows_version
 from polymorph.progress import SILENT, Progress
 from polymorph.saes.config import SAEConfig
 from polymorph.saes.run import SAETraining
 from polymorph.saes.stored import StoredDictionaries
-from polymorph.store import Cohort, CorruptError, digest
-from polymorph.studies.ladder.rows import ladder_rows
+from polymorph.store import Cohort, CorruptError, Manifest, digest
+from polymorph.store.checkpoints import WEIGHTS
 from polymorph.tasks.config import ProbeConfig
 from polymorph.tasks.registry import probe_of, task_of
 from polymorph.tasks.task import Task
 
 MEMORY_GIB = 4.0
 """For the moments of pairs that are computed together; more pairs are read in several passes."""
+MODELS_SHARE = 1 / 8
+"""Of the memory, for members that stay open."""
 TRAJECTORY_DOCUMENTS = 256
 """A split, for the pairs of a member's own checkpoints."""
 
@@ -57,7 +58,12 @@ class Comparison:
     memory_gib: float = MEMORY_GIB
     say: Callable[[str], None] = print
     progress: Progress = SILENT
-    _digests: dict[tuple[int, int], tuple[str, str]] = field(default_factory=dict)
+    _digests: dict[End, tuple[str, str]] = field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._models: BoundedCache[End, HookedModel] = BoundedCache(
+            int(self.memory_gib * 2**30 * MODELS_SHARE)
+        )
 
     @classmethod
     def of(cls, cohort: Cohort, device: torch.device, memory_gib: float = MEMORY_GIB) -> "Comparison":
@@ -92,6 +98,10 @@ class Comparison:
         chosen = None if seeds is None else set(seeds)
         return [p for p in labels if chosen is None or p.source in chosen or p.target in chosen]
 
+    def steps_until(self, end: End) -> list[int]:
+        """The checkpoints of a member up to this one."""
+        return [step for step in self.cohort.member(end[0]).steps() if step <= end[1]]
+
     def last_ends(self, seeds: Sequence[int]) -> list[End]:
         """These members at their last checkpoints, whatever steps those are."""
         last = {seed: steps[-1] for seed in seeds if (steps := self.cohort.member(seed).steps())}
@@ -100,31 +110,6 @@ class Comparison:
     def final_pairs(self, seeds: Sequence[int]) -> list[PairLabel]:
         """Every pair of these members at the last checkpoint of each."""
         return pairs_of(self.last_ends(seeds))
-
-    def rows(self, pairs: Iterable[PairLabel]) -> tuple[list[Row], list[str], int]:
-        """Rows of the pairs, computing and publishing those that are missing.
-
-        Also what had to be left out, with the reason, and how many pairs were computed.
-        """
-        rows: list[Row] = []
-        missing: list[PairLabel] = []
-        left_out: list[str] = []
-        for pair in pairs:
-            try:
-                there = self.stored(self.key(pair), pair)
-            except CorruptError as error:
-                left_out.append(f"{_label(pair)} at step {pair.target_step}: {error}")
-                continue
-            if there is None:
-                missing.append(pair)
-            else:
-                rows += there
-        at_once = self._pairs_at_once()
-        with self.progress.bar("pairs", len(missing)) as bar:
-            for first in range(0, len(missing), at_once):
-                rows += self._compute(missing[first : first + at_once])
-                bar.update(first + at_once)
-        return rows, left_out, len(missing)
 
     def moments(self, pairs: Sequence[PairLabel]) -> Collected:
         """One pass over the probe with every member that occurs in the pairs."""
@@ -172,8 +157,7 @@ class Comparison:
             def source(steps: Sequence[int]) -> ModelActivations:
                 return self.source([(seed, step) for step in steps], TRAJECTORY_DOCUMENTS)
 
-            steps = [step for step in self.cohort.member(seed).steps() if step <= dict(ends)[seed]]
-            return History(seed, steps, source)
+            return History(seed, self.steps_until((seed, dict(ends)[seed])), source)
 
         histories = [history(seed) for seed, _ in ends]
         return Evidence(
@@ -188,76 +172,67 @@ class Comparison:
             dictionaries=StoredDictionaries(self.cohort, lenient=True),
         )
 
-    def _pairs_at_once(self) -> int:
-        """As many pairs as their moments fit into the memory, each with two members of its own."""
-        d = self.d
-        pair = len(self.sites) * 2 * (moment_bytes(2, 1, d, BLOCKS) + moment_bytes(4, 1, d, 1))
-        return max(1, int(self.memory_gib * 2**30 / pair))
-
     def load(self, seed: int, step: int) -> HookedModel:
-        """A member's model at a step, verified, for evaluation."""
-        there = self.cohort.member(seed).read_step(step)
+        """A member's model at a step, verified, for evaluation: not to be changed. It is opened once."""
+        return self._models.once((seed, step), lambda: self._read_model((seed, step)), _model_bytes)
+
+    def hold(self, end: End, manifest: Manifest, weights: Weights) -> None:
+        """A member that has just been published, and is in memory: its checkpoint need not be read back."""
+        self._digests[end] = manifest.digest, manifest.files[WEIGHTS].sha256
+        self._models.once(end, lambda: self._opened(end, weights, None, {}), _model_bytes)
+
+    def _read_model(self, end: End) -> HookedModel:
+        there = self.cohort.member(end[0]).read_step(end[1])
+        self._digests[end] = there.digest, there.weights_digest
+        return self._opened(end, there.weights, there.reference, there.buffers)
+
+    def _opened(
+        self, end: End, weights: Weights, reference: Mapping[str, Any] | None, buffers: Weights
+    ) -> HookedModel:
         try:
-            model = self.model.hooked(there.weights, there.reference, there.buffers)
+            model = self.model.hooked(weights, reference, buffers)
         except RequestError as error:
-            raise CorruptError(f"{self.cohort.member(seed).name} at step {step}: {error}") from error
+            raise CorruptError(f"{self.cohort.member(end[0]).name} at step {end[1]}: {error}") from error
         return model.to(self.device).eval().requires_grad_(False)
 
     def key(self, pair: PairLabel) -> str:
-        """SHA-256 of all that decides the rows of a pair."""
-        first, second = (self._digest(*end) for end in pair.ends)
-        options = {"probe": self.probe.identity(), "sites": self.sites, "task": self.cohort.identity["task"]}
-        return digest(
-            {"first": first, "second": second, "version": rows_version("ladder"), "blocks": BLOCKS, **options}
-        )
+        """SHA-256 of all that decides the rows of a pair, beside the study that they are of."""
+        first, second = (self.digest_at(end) for end in pair.ends)
+        return digest({"first": first, "second": second, **self.identity()})
 
-    def _digest(self, seed: int, step: int) -> str:
-        return self._read(seed, step)[0]
+    def identity(self) -> dict[str, Any]:
+        """What decides the rows of every study beside the checkpoints."""
+        options = {"probe": self.probe.identity(), "sites": self.sites, "task": self.cohort.identity["task"]}
+        return {"blocks": BLOCKS, **options}
+
+    def digest_at(self, end: End) -> str:
+        """Of a checkpoint, with every fact that was published with it; `CorruptError` if it cannot be read."""
+        return self._read(end)[0]
 
     def weights_digest(self, end: End) -> str:
         """Equal for two checkpoints that are one model, whoever's they are."""
-        return self._read(*end)[1]
+        return self._read(end)[1]
 
-    def _read(self, seed: int, step: int) -> tuple[str, str]:
-        if (seed, step) not in self._digests:
-            there = self.cohort.member(seed).read_step(step)
-            if there.reference is not None:  # what it refers to may be gone, or have changed
-                self.load(seed, step)
-            self._digests[seed, step] = there.digest, there.weights_digest
-        return self._digests[seed, step]
-
-    def stored(self, key: str, pair: PairLabel, study: str | None = None) -> list[Row] | None:
-        """The rows of a pair under a key, None if there are none; damaged ones are removed, which is said.
-
-        Those of a `study` beside the ladder lie in a folder of their own.
-        """
-        try:
-            rows = self.cohort.pairs.read(key, _label(pair, study))
-        except CorruptError as error:
-            self.say(f"computed again: {error}")
-            self.cohort.pairs.discard(key, _label(pair, study))
-            return None
-        return None if rows is None else [Row.from_dict(row) for row in rows]
-
-    def store(self, key: str, pair: PairLabel, rows: Sequence[Row], study: str | None = None) -> None:
-        """Publish the rows of a pair under a key of all that decides them."""
-        facts = {"version": rows_version(study or "ladder"), "steps": [pair.source_step, pair.target_step]}
-        self.cohort.pairs.publish(key, _label(pair, study), [row.to_dict() for row in rows], facts)
-
-    def _compute(self, pairs: list[PairLabel]) -> list[Row]:
-        moments = self.moments(pairs)
-        documents = {"fit_documents": self.probe.fit, "eval_documents": self.probe.eval}
-        rows = ladder_rows(moments.result(), pairs, self.cohort.name, **documents)
+    def readable(self, pairs: Iterable[PairLabel]) -> tuple[list[PairLabel], list[str]]:
+        """The pairs whose checkpoints can be read, and why others cannot."""
+        found, problems = [], []
         for pair in pairs:
-            self.store(self.key(pair), pair, [row for row in rows if _is_about(row, pair)])
-        return rows
+            try:
+                self.key(pair)
+            except CorruptError as error:
+                problems.append(str(error))
+            else:
+                found.append(pair)
+        return found, problems
+
+    def _read(self, end: End) -> tuple[str, str]:
+        if end not in self._digests:
+            there = self.cohort.member(end[0]).read_step(end[1])
+            if there.reference is not None:  # what it refers to may be gone, or have changed
+                self.load(*end)
+            self._digests[end] = there.digest, there.weights_digest
+        return self._digests[end]
 
 
-def _is_about(row: Row, pair: PairLabel) -> bool:
-    ends = {(row.source, row.source_step), (row.target, row.target_step)}
-    return ends == set(pair.ends)
-
-
-def _label(pair: PairLabel, study: str | None = None) -> str:
-    seeds = f"seed-{pair.source:04d}--seed-{pair.target:04d}"
-    return seeds if study is None else f"{seeds}--{study}"
+def _model_bytes(model: HookedModel) -> int:
+    return sum(values.nbytes for values in cast(nn.Module, model).state_dict().values())

@@ -5,21 +5,22 @@ are published like any others, as the variant `online`, so that a run that was i
 them, and so that members in processes of their own meet in the cohort's folder.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
-from polymorph.evidence.evidence import Evidence
 from polymorph.evidence.pairs import PairLabel
-from polymorph.evidence.rows import Row
+from polymorph.evidence.rows import LIVE, Row
 from polymorph.pipeline.comparison import Comparison
+from polymorph.pipeline.pair_cache import PairCache, PairRows
 from polymorph.pipeline.rows_version import rows_version
 from polymorph.progress import SILENT
 from polymorph.saes.config import ESTIMATED, STACKABLE, SAEConfig
 from polymorph.saes.places import Place, chosen_sites
 from polymorph.saes.run import SAETraining
-from polymorph.saes.stored import StoredDictionaries, sae_name
+from polymorph.saes.stored import StoredDictionaries, family_and_variant, sae_name
 from polymorph.saes.trained import Variant
-from polymorph.store import digest
+from polymorph.studies.sae_transfer import STUDY
 from polymorph.studies.sae_transfer.rows import live_rows
 from polymorph.training.interruption import Interruption
 
@@ -91,53 +92,52 @@ class OnlineSAEs:
 
     def rows(self, pairs: Sequence[PairLabel]) -> list[Row]:
         """The transfer between members at one step, for pairs that both have SAEs there; computed once a pair."""
-        rows: list[Row] = []
-        for pair in pairs:
-            if pair.role == "ceiling" or (key := self._key(pair)) is None:
-                continue
-            own = self.comparison.stored(key, pair)
-            if own is None:
-                own = list(live_rows(self._evidence(pair), self.variant))
-                self.comparison.store(key, pair, own)
-            rows += own
-        return rows
-
-    def _evidence(self, pair: PairLabel) -> Evidence:
-        evidence = self.comparison.evidence(pair.ends, [pair])
-        only = _OneFamily(self.comparison.cohort, self.config.family)
-        return replace(evidence, histories=(), dictionaries=only)
-
-    def _key(self, pair: PairLabel) -> str | None:
         sites = chosen_sites(self.config, self.comparison.sites)
-        return _transfer_key(self.comparison, pair, sae_name(self.config.family, self.variant), sites)
+        study = SAETransfer(self.config.family, self.variant, tuple(sites))
+        return PairCache(self.comparison).rows(study, pairs).rows
 
 
-def _transfer_key(comparison: Comparison, pair: PairLabel, name: str, sites: Sequence[str]) -> str | None:
-    """Of both checkpoints, the probe, and every SAE of this name; None if one of them is missing."""
-    digests = []
-    for seed, step in pair.ends:
-        member = comparison.cohort.member(seed)
-        for site in sites:
-            if not member.has_sae(step, site, name):
-                return None
-            digests.append(member.read_sae(step, site, name).manifest.digest)
-    about = {"study": "sae_transfer live", "version": rows_version("sae_transfer")}
-    return digest({"pair": comparison.key(pair), "saes": digests, **about})
+@dataclass(frozen=True)
+class SAETransfer:
+    """The transfer of the SAEs of one family between two members, in brief."""
+
+    family: str
+    variant: Variant
+    sites: Sequence[str]
+    name = f"{STUDY.name}{LIVE}"
+    folder = STUDY.name
+
+    def identity(self, comparison: Comparison, pair: PairLabel) -> Mapping[str, Any] | None:
+        """Every SAE; None if one of them is missing, or the pair is a ceiling."""
+        if pair.role == "ceiling":
+            return None
+        digests, name = [], sae_name(self.family, self.variant)
+        for seed, step in pair.ends:
+            member = comparison.cohort.member(seed)
+            for site in self.sites:
+                if not member.has_sae(step, site, name):
+                    return None
+                digests.append(member.read_sae(step, site, name).manifest.digest)
+        return {"version": rows_version(STUDY.name), "saes": digests}
+
+    def rows(self, comparison: Comparison, pairs: Sequence[PairLabel]) -> PairRows:
+        only = _OneFamily(comparison.cohort, self.family)
+        for pair in pairs:
+            evidence = replace(comparison.evidence(pair.ends, [pair]), histories=(), dictionaries=only)
+            yield pair, [row.of_study(self.name) for row in live_rows(evidence, self.variant)]
 
 
-def stored_transfer(comparison: Comparison, pairs: Iterable[PairLabel]) -> list[Row]:
-    """What is there of the transfer that accompanied the training of these pairs, of all SAEs."""
-    rows: list[Row] = []
-    for pair in pairs:
-        first, second = (
-            {(name, site) for at, site, name in comparison.cohort.member(seed).saes() if at == step}
-            for seed, step in pair.ends
-        )
-        for name in sorted({name for name, _ in first & second} if pair.role == "estimate" else ()):
-            sites = [site for site in comparison.sites if (name, site) in first & second]
-            key = _transfer_key(comparison, pair, name, sites)
-            rows += (comparison.stored(key, pair) or []) if key is not None else []
-    return rows
+def transfers_there(comparison: Comparison, pair: PairLabel) -> list[SAETransfer]:
+    """Of all SAEs that both members have at their steps."""
+    first, second = (
+        {(name, site) for at, site, name in comparison.cohort.member(seed).saes() if at == step}
+        for seed, step in pair.ends
+    )
+    both = first & second
+    return [
+        SAETransfer(*family_and_variant(name), tuple(s for s in comparison.sites if (name, s) in both))
+        for name in sorted({name for name, _ in both})
+    ]
 
 
 @dataclass(frozen=True)

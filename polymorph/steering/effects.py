@@ -89,6 +89,8 @@ class _Read:
     chunk: Chunk
     clean: Clean
     right: Mapping[str, Bool[Tensor, " n"]]
+    start: Tensor | None
+    """The stream at the site that is steered, where the model can go on from it."""
     aims: dict[str, tuple[Tensor, Tensor, Tensor]] = field(default_factory=dict)
 
     def of(self, aim: Aim) -> tuple[Float[Tensor, " n"], Bool[Tensor, " n"], Bool[Tensor, " n"]]:
@@ -141,13 +143,13 @@ class Meter:
             head: logits.log_softmax(-1) for head, logits in self.functions.logits(self.member, chunk).items()
         }
         right = {head: own.argmax(-1) == chunk.labels[head][chunk.kept] for head, own in clean.items()}
-        return _Read(chunk, clean, right)
+        return _Read(chunk, clean, right, self.functions.stream(self.member, chunk, self.site))
 
     def _steered(
         self, read: _Read, vectors: Float[Tensor, "k d"], aims: Sequence[Aim], on_target_only: bool
     ) -> Measured:
         chunk = read.chunk
-        by_head = self._logits(chunk, vectors)
+        by_head = self._logits(read, vectors)
         kl = {head: _divergence(read.clean[head], own) for head, own in by_head.items()}
         whole = torch.stack(list(kl.values())).sum(0)
         none, each = torch.zeros_like(whole), []
@@ -170,14 +172,15 @@ class Meter:
         ones = torch.ones_like(chunk.seen)
         return Measured(tau, concerned, self._sums(chunk, whole), self._sums(chunk, ones), off, lost, changed)
 
-    def _logits(self, chunk: Chunk, vectors: Float[Tensor, "k d"]) -> dict[str, Float[Tensor, "k n classes"]]:
+    def _logits(self, read: _Read, vectors: Float[Tensor, "k d"]) -> dict[str, Float[Tensor, "k n classes"]]:
         """Log-probabilities of as many copies of the chunk as there are vectors."""
-        k, n = len(vectors), len(chunk.document)
+        k, n = len(vectors), len(read.chunk.document)
+        start = None if read.start is None else read.start.repeat(k, 1, 1)
 
         def add(x: Tensor) -> Tensor:
             return (x.view(k, n, -1) + vectors.to(x)[:, None]).flatten(0, 1)
 
-        steered = self.functions.logits(self.member, copies(chunk, k), self.site, add)
+        steered = self.functions.logits(self.member, copies(read.chunk, k), self.site, add, start)
         return {head: own.view(k, n, -1).log_softmax(-1) for head, own in steered.items()}
 
     def _sums(self, chunk: Chunk, values: Tensor) -> Float[Tensor, "*rest documents"]:

@@ -136,6 +136,10 @@ class Member:
         """The checkpoint, every digest verified; `CorruptError` if it is not there whole."""
         return read_checkpoint(self._steps, step)
 
+    def step_digest(self, step: int) -> str:
+        """The digest of a checkpoint, by its manifest alone; `CorruptError` without one."""
+        return self._steps.manifest_at(step).digest
+
     def newest_readable_step(self) -> tuple[Checkpoint | None, list[str]]:
         """The newest checkpoint that can be read, and why each newer one cannot."""
         return self._steps.newest(self.read_step)
@@ -170,7 +174,7 @@ class Member:
 
     def state_facts(self, step: int) -> Mapping[str, Any]:
         """What was published with a state, by its manifest alone; `CorruptError` if that cannot be read."""
-        return self._states.facts_at(step)
+        return self._states.manifest_at(step).facts
 
     # The weights of the best evaluation so far.
 

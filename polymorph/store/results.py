@@ -28,15 +28,22 @@ class Results:
     def folder(self) -> Path:
         return self.cohort / "analysis" / check_name(self.name)
 
-    def write(self, files: Mapping[str, bytes], key: str) -> None:
-        """Replace the files one by one, then record that they follow from `key` (a digest of all inputs)."""
+    def write(
+        self, files: Mapping[str, bytes], key: str, studies: Mapping[str, Mapping[str, Any]] | None = None
+    ) -> None:
+        """Replace the files one by one, then record that they follow from `key` (a digest of all inputs).
+
+        `studies` says of every study what its own rows follow from, as plain data, for whoever comes next.
+        """
         looking.check_inside(self.folder / RECORD, self.cohort)
         with writing(self.folder):
             durable.make_parents(self.folder)
             for name, data in files.items():
                 durable.replace_file(self.folder / check_name(name), data)
             digests = {name: sha256(data) for name, data in files.items()}
-            durable.replace_file(self.folder / RECORD, seal({"key": key, "files": digests}))
+            durable.replace_file(
+                self.folder / RECORD, seal({"key": key, "files": digests, "studies": studies or {}})
+            )
 
     def add(self, files: Mapping[str, bytes], folder: str | None = None) -> None:
         """Files that are made from the results and can be made again at any time; they are in no record."""
@@ -63,6 +70,16 @@ class Results:
             raise
         except (CorruptError, RequestError):
             return False
+
+    def studies(self) -> Mapping[str, Mapping[str, Any]]:
+        """What was recorded of every study; nothing where there is no analysis, or its record is damaged."""
+        try:
+            found = self._record().get("studies") if looking.exists(self.folder / RECORD) else None
+        except VersionError:
+            raise
+        except (CorruptError, RequestError):
+            return {}
+        return found if isinstance(found, dict) else {}
 
     def written(self) -> list[str]:
         """The names of the files of the last analysis; `CorruptError` without one."""

@@ -49,9 +49,9 @@ class Shelf:
                 raise CorruptError(f"{self.path(step)} was published as {key} {found!r}, not {value!r}")
         return published
 
-    def facts_at(self, step: int) -> Mapping[str, Any]:
-        """What was published with it, by its manifest alone: the files are not looked at."""
-        return read_manifest(self.path(step), self.root).facts
+    def manifest_at(self, step: int) -> Manifest:
+        """What was published, by its manifest alone: the files are not looked at."""
+        return read_manifest(self.path(step), self.root)
 
     def _own(self, step: int) -> dict[str, Any]:
         return {**self.facts, "step": step}

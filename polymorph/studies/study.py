@@ -68,6 +68,8 @@ class Study:
     options: type[Options] | None = None
     needs: frozenset[Need] = frozenset()
     """What it asks of members beside the moments of their activations."""
+    reads_saes: bool = False
+    """Whether it says more where there are SAEs, beside what it says without."""
     lacking: str = ""
     """What is lacking where it does not apply, if that is more than `needs` says."""
     kinds: frozenset[Kind] = frozenset({"given", "planted", "trained"})

@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any
 
 from polymorph.alignment.rotation import frobenius_haar_band
-from polymorph.evidence.rows import Row, table
+from polymorph.evidence.rows import LIVE, Row, table
 from polymorph.steering.regimes import REGIMES
 from polymorph.studies.claims import claims_of
 from polymorph.studies.pairing import rows as pairing
@@ -31,6 +31,7 @@ def metrics_of(rows: Sequence[Row]) -> Metrics:
     Medians over directed pairs; ‖R − I‖ beside its law under Haar; the verdict of every site by number and word;
     shares of the regimes of steering.
     """
+    rows = [row.of_study(row.study.removesuffix(LIVE)) for row in rows]
     charted = [row for row in rows if row.study not in (pairing.STUDY, STEERING)]
     return {**_medians(charted), **_haar(rows), **_verdicts(rows), **_steering(rows)}
 

@@ -8,7 +8,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from polymorph.store import Member, Status
+from polymorph.store import Manifest, Member, Status
 from polymorph.training import best
 from polymorph.training.best import Evaluated
 from polymorph.training.interruption import Interruption
@@ -34,10 +34,14 @@ class Progress:
 
 @dataclass
 class Publication:
-    """What was just published, for whoever comes after: the step and the seeds."""
+    """What was just published, for whoever comes after: the step, and by seed the manifest of each checkpoint."""
 
     step: int = -1
-    seeds: tuple[int, ...] = ()
+    manifests: Mapping[int, Manifest] = field(default_factory=dict)
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        return tuple(self.manifests)
 
 
 @dataclass
@@ -112,7 +116,7 @@ class Checkpoint(L.Callback):
 
     def _publish(self, trainer: L.Trainer, module: StackModule) -> None:
         step = module.step
-        published: list[int] = []
+        published: dict[int, Manifest] = {}
         kept: list[Progress] = []
         lost: list[Progress] = []
         for index, progress in enumerate(self.progress):
@@ -129,7 +133,7 @@ class Checkpoint(L.Callback):
                     step, weights, {**facts, "parent": progress.parent}, files=self.files
                 )
                 progress.parent = manifest.digest
-                published.append(progress.member.seed)
+                published[progress.member.seed] = manifest
             self._keep_state(progress, step, state, facts)
             kept.append(progress)
         for progress in lost:
@@ -138,7 +142,7 @@ class Checkpoint(L.Callback):
             progress.member.prune_states(self.keep_states)
             best.prune(progress.member, progress.best)
             self._record(progress, step, step >= self.schedule.last_step(progress))
-        self.published = Publication(step, tuple(published))
+        self.published = Publication(step, published)
 
     def _keep_state(
         self, progress: Progress, step: int, state: dict[str, Tensor], facts: dict[str, Any]

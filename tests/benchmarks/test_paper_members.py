@@ -13,7 +13,7 @@ from benchmarks import exporting, paper_members
 from benchmarks.exporting import best_evaluation, encoded, export_cohort, exported_bytes
 from polymorph.errors import RunError
 from polymorph.pipeline.comparison import Comparison
-from polymorph.pipeline.comparison_run import Kept
+from polymorph.pipeline.comparison_rows import ComparisonRows
 from polymorph.store import Cohort, Status
 from polymorph.store.reduced_copy import reduced
 
@@ -63,7 +63,7 @@ def test_the_live_rows_of_a_pair_are_those_of_every_checkpoint(cohort: Cohort, t
         cohort.member(0).best_step()
     }  # the best is published at the end
     assert compared <= set(table["source_step"]) <= set(cohort.member(0).steps())
-    kept = Kept(Comparison.of(cohort, torch.device("cpu")))
+    kept = ComparisonRows(Comparison.of(cohort, torch.device("cpu")))
     rows = [row for _, own in kept.checkpoints() for row in own if row.source != row.target]
     assert len(table) == len(rows)
     r2 = {(r.source, r.source_step, r.site, r.map): r.value for r in rows if _is_plain_r2(r.to_dict())}

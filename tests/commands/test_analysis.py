@@ -5,6 +5,7 @@ import pickle
 import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -266,6 +267,60 @@ def test_a_damaged_sae_costs_its_own_rows_alone(run: Run, mine: Cohort) -> None:
     compared = found["dictionary_match"].filter(metric="comparisons", arrangement="distinct")
     assert set(compared.select("site", "value").iter_rows()) >= {(hurt, 0), (whole, 1)}
     assert "nothing new" in analyse(run, mine, study=f"study=[{','.join(studies)}]").out
+
+
+SOME = "study=[ladder,support,massive_activations,sae_transfer]"
+
+
+def computed(ended: Ended) -> list[str]:
+    """Which studies an analysis says that it computed."""
+    (line,) = [line for line in ended.out.splitlines() if line.startswith("studies: ")]
+    return line.removeprefix("studies: ").partition(" computed now")[0].split(", ")
+
+
+def test_after_training_saes_the_studies_that_read_saes_are_computed_alone(run: Run, mine: Cohort) -> None:
+    assert analyse(run, mine, study=SOME).status == command.DONE
+    before = snapshot(mine.folder / "analysis" / "default")
+    with_saes(mine, ["blocks.0.hook_resid_post"])
+    ended = analyse(run, mine, study=SOME)
+    assert computed(ended) == ["massive_activations", "sae_transfer"], ended
+    after = snapshot(mine.folder / "analysis" / "default")
+    same = {name for name, own in before.items() if after[name] == own}
+    assert {"ladder.parquet", "support.parquet"} <= same
+    assert "massive_activations.parquet" not in same
+    assert "sae_transfer.parquet" in after.keys() - before.keys()
+    assert "nothing new" in analyse(run, mine, study=SOME).out
+
+
+def test_changing_a_dose_computes_steering_alone(run: Run, mine: Cohort) -> None:
+    both = "study=[ladder,steering,support]"
+    assert analyse(run, mine, "steering.doses=[1]", study=both).status == command.DONE
+    assert computed(analyse(run, mine, "steering.doses=[1,2]", study=both)) == ["steering"]
+
+
+def test_a_study_more_leaves_the_others_as_they_are(run: Run, mine: Cohort) -> None:
+    assert analyse(run, mine, study="study=[ladder,support]").status == command.DONE
+    assert computed(analyse(run, mine, study="study=[ladder,support,layers]")) == ["layers"]
+
+
+def test_a_table_that_is_not_as_it_was_written_is_made_again(run: Run, mine: Cohort) -> None:
+    both = "study=[ladder,support]"
+    assert analyse(run, mine, study=both).status == command.DONE
+    path = mine.folder / "analysis" / "default" / "support.parquet"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1])
+    assert computed(analyse(run, mine, study=both)) == ["support"]
+    assert path.read_bytes() == whole
+
+
+def test_a_study_of_another_version_is_made_again(
+    run: Run, mine: Cohort, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = "study=[ladder,support]"
+    assert analyse(run, mine, study=both).status == command.DONE
+    later = replace(STUDIES["support"], version=STUDIES["support"].version + 1)
+    monkeypatch.setitem(STUDIES, "support", later)
+    assert computed(analyse(run, mine, study=both)) == ["support"]
 
 
 def test_without_any_last_checkpoint_the_others_remain(run: Run, mine: Cohort) -> None:

@@ -146,7 +146,7 @@ def test_a_fault_of_the_dashboard_is_said_and_costs_nothing(
     shutil.copytree(stacked.folder, root / stacked.name)
     shutil.rmtree(root / stacked.name / "wandb")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("polymorph.pipeline.comparison_run.metrics_of", breaks)
+        patch.setattr("polymorph.pipeline.comparison_rows.metrics_of", breaks)
         swept(root, "seed=[0,1]")  # which says that it was done
     assert "no run of the comparison: ArithmeticError" in capsys.readouterr().out
     swept(root, "seed=[0,1]")  # and made up for by the next command

@@ -95,6 +95,7 @@ class DyckTransformerConfig:
 
         model = DyckTransformer(self, 0)
         model.load_state_dict({**weights, **buffers}, strict=False)
+        model.lays_flat = self.flat_ready()
         return model
 
     def flat_ready(self) -> bool:

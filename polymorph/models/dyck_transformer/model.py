@@ -15,7 +15,7 @@ from transformer_lens import HookedRootModule
 from transformer_lens.hook_points import HookPoint
 
 from polymorph.kernels.rectifier import relu
-from polymorph.models.attention import attend, attend_ragged, attention_scores
+from polymorph.models.attention import attend, attend_ragged, attention_scores, starts_of
 from polymorph.models.dyck_transformer.config import DyckTransformerConfig
 from polymorph.models.norm import RMSNorm
 from polymorph.tasks.packing import Layout
@@ -100,10 +100,17 @@ class Block(nn.Module):
         self.hook_resid_pre, self.hook_attn_out = HookPoint(), HookPoint()
         self.hook_resid_mid, self.hook_mlp_out, self.hook_resid_post = HookPoint(), HookPoint(), HookPoint()
 
-    def forward(self, x: Tensor, layout: Layout | Tensor | None) -> Float[Tensor, "row pos d_model"]:
-        x = self.hook_resid_pre(x)
-        x = self.hook_resid_mid(x + self.hook_attn_out(self.attn(self.ln1(x), self.ln1, layout)))
-        return self.hook_resid_post(x + self.hook_mlp_out(self.mlp(self.ln2(x), self.ln2)))
+    def forward(
+        self, x: Tensor, layout: Layout | Tensor | None, start: str = "pre"
+    ) -> Float[Tensor, "row pos d_model"]:
+        """The stream behind the block; `start` says which of its three places `x` is at."""
+        if start == "pre":
+            x = self.hook_resid_pre(x)
+            x = x + self.hook_attn_out(self.attn(self.ln1(x), self.ln1, layout))
+        if start != "post":
+            x = self.hook_resid_mid(x)
+            x = x + self.hook_mlp_out(self.mlp(self.ln2(x), self.ln2))
+        return self.hook_resid_post(x)
 
 
 class Unembed(nn.Module):
@@ -118,6 +125,9 @@ class DyckTransformer(HookedRootModule):
     def __init__(self, config: DyckTransformerConfig, seed: int) -> None:
         super().__init__()
         self.config = config
+        self.starts_at = tuple(config.sites)
+        self.lays_flat = False
+        """Whether sequences that come in groups are laid end to end, on a CPU: the same numbers to rounding, sooner."""
         self.W_E = nn.Parameter(torch.empty(config.d_vocab, config.d_model))
         self.register_buffer("W_pos", analytic_positions(config.n_ctx, config.d_model))
         self.hook_embed, self.hook_pos_embed = HookPoint(), HookPoint()
@@ -139,20 +149,37 @@ class DyckTransformer(HookedRootModule):
         tokens: Int[Tensor, "row pos"],
         positions: Int[Tensor, "row pos"] | None = None,
         layout: Layout | Tensor | None = None,
+        start: tuple[str, Tensor] | None = None,
     ) -> dict[str, Float[Tensor, "row pos classes"]]:
         """Logits by head. Without a layout a row is one sequence; with one there is a single row, which holds
         sequences that do not see each other, and `positions` restart at 0 in each. A layout may also be the starts
-        of the sequences, int64 [sequences + 1], on a CPU; tokens after the last start belong to none."""
-        where = self.W_pos[: tokens.shape[-1]] if positions is None else self.W_pos[positions]
-        x = self.hook_embed(F.embedding(tokens, self.W_E)) + self.hook_pos_embed(
-            where.expand(*tokens.shape, -1)
-        )
-        for block in self.blocks:
-            x = block(x, layout)
+        of the sequences, int64 [sequences + 1], on a CPU; tokens after the last start belong to none.
+
+        With `start`, a site of the stream and the values there, nothing before it is computed."""
+        first, stage, x = 0, "pre", None
+        if start is not None:
+            (_, number, site), x = start[0].split("."), start[1]
+            first, stage = int(number), site.rpartition("_")[2]
+        if x is None:
+            x = self._embedded(tokens, positions)
+        if (
+            self.lays_flat
+            and isinstance(layout, tuple)
+            and x.device.type == "cpu"
+            and x.dtype == torch.float32
+        ):
+            layout = starts_of(layout, len(x))
+        for place, block in enumerate(self.blocks[first:]):
+            x = block(x, layout, "pre" if place else stage)
         weights = self.unembed_weights()
         logits = self.ln_final(x) @ self.ln_final.fold(torch.cat(list(weights.values()), -1))
         parts = logits.split([weight.shape[-1] for weight in weights.values()], -1)
         return dict(zip(weights, parts, strict=True))
+
+    def _embedded(self, tokens: Tensor, positions: Tensor | None) -> Float[Tensor, "row pos d_model"]:
+        where = self.W_pos[: tokens.shape[-1]] if positions is None else self.W_pos[positions]
+        at = self.hook_pos_embed(where.expand(*tokens.shape, -1))
+        return self.hook_embed(F.embedding(tokens, self.W_E)) + at
 
     def unembed_weights(self) -> dict[str, Float[Tensor, "d_model classes"]]:
         """The matrix of every head."""

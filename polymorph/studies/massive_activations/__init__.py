@@ -34,6 +34,7 @@ STUDY = Study(
         "variant": pl.String,
     },
     kinds=frozenset({"planted", "trained"}),
+    reads_saes=True,
     scope="pairs",
     figures=("figure",),
     limits=(

@@ -175,6 +175,7 @@ class _At:
         # stitched models come in the order of their parents: two at a time are enough
         self._read = lru_cache(1)(lambda place: functions.read(place, chunk, sites))
         self._logits = lru_cache(2)(lambda place: functions.logits(place, chunk))
+        self._start = lru_cache(len(sites))(lambda place, site: functions.stream(place, chunk, site))
         self._answers = lru_cache(PARTS_HELD)(self._answered)
 
     def labels(self, found: ClassMeans) -> None:
@@ -193,7 +194,8 @@ class _At:
     def stitched(self, number: str, use: Use) -> None:
         """Add a stitched model."""
         carried = use.edit(self._read(use.lower)[use.site])
-        logits = self._functions.logits(use.upper, self._chunk, use.site, lambda _: carried)
+        start = self._start(use.upper, use.site)
+        logits = self._functions.logits(use.upper, self._chunk, use.site, lambda _: carried, start)
         for part in parts(logits):
             lower, upper = (self._answers(p, part.start, part.stop) for p in (use.lower, use.upper))
             values = {

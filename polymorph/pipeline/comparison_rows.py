@@ -16,9 +16,10 @@ from lightning.pytorch.loggers import Logger
 from polymorph.evidence.pairs import PairLabel
 from polymorph.evidence.rows import Row
 from polymorph.pipeline.comparison import Comparison
-from polymorph.pipeline.live_studies import LiveStudies
-from polymorph.pipeline.online_saes import stored_transfer
-from polymorph.store import CorruptError, digest
+from polymorph.pipeline.online_saes import transfers_there
+from polymorph.pipeline.pair_cache import PairCache
+from polymorph.pipeline.pair_studies import BRIEF_STUDIES, LADDER
+from polymorph.store import digest
 from polymorph.tracking.charts import by_checkpoint, metrics_of
 from polymorph.tracking.loggers import Tracking
 
@@ -28,7 +29,7 @@ Checkpoints = Iterator[tuple[int, list[Row]]]
 
 
 @dataclass
-class Kept:
+class ComparisonRows:
     """The rows that are kept of the pairs of one cohort."""
 
     comparison: Comparison
@@ -51,63 +52,73 @@ class Kept:
             yield step, self.of(self.comparison.pairs_at(step))
 
     def of(self, pairs: Sequence[PairLabel]) -> list[Row]:
-        return [*self._ladder(pairs), *self.beside(pairs)]
+        readable = self._readable(pairs)
+        return [*self.cache.stored(LADDER, readable), *self._beside(readable)]
 
     def beside(self, pairs: Sequence[PairLabel]) -> list[Row]:
-        """All but the ladder: pairing tests, steering regimes and the transfer of SAEs."""
-        readable = [pair for pair in pairs if self._is_readable(pair)]
-        live = LiveStudies(self.comparison).stored(readable)
-        return [*live, *stored_transfer(self.comparison, readable)]
+        """All but the ladder: pairing tests, steering regimes and the transfer of SAEs, as they accompany training."""
+        return self._beside(self._readable(pairs))
 
-    def _ladder(self, pairs: Sequence[PairLabel]) -> Iterator[Row]:
-        for pair in pairs:
-            if self._is_readable(pair):
-                yield from self.comparison.stored(self.comparison.key(pair), pair) or ()
+    @property
+    def cache(self) -> PairCache:
+        return PairCache(self.comparison)
 
-    def _is_readable(self, pair: PairLabel) -> bool:
-        try:
-            self.comparison.key(pair)
-        except CorruptError as error:
-            self.say(f"not shown: {error}")
-            return False
-        return True
+    def _beside(self, pairs: Sequence[PairLabel]) -> list[Row]:
+        brief = [self.cache.stored(study, pairs) for study in BRIEF_STUDIES.values()]
+        transfer = [
+            self.cache.stored(study, [pair])
+            for pair in pairs
+            if pair.role == "estimate"
+            for study in transfers_there(self.comparison, pair)
+        ]
+        return [row for rows in (*brief, *transfer) for row in rows]
+
+    def _readable(self, pairs: Sequence[PairLabel]) -> list[PairLabel]:
+        readable, problems = self.comparison.readable(pairs)
+        for problem in problems:
+            self.say(f"not shown: {problem}")
+        return readable
 
 
-def write_comparison(tracking: Tracking, kept: Kept, about: Mapping[str, Any], tags: Sequence[str]) -> bool:
+def write_comparison(
+    tracking: Tracking, compared: ComparisonRows, about: Mapping[str, Any], tags: Sequence[str]
+) -> bool:
     """A run with every checkpoint, unless there is one of the same rows; whether one was written.
 
     Nothing that goes wrong here is worth the failure of a training, so it is said, and that is all.
     """
     record = tracking.folder / tracking.config.kind / RECORD
     try:
-        if not tracking.wanted or len(kept.steps) == 0 or _is_up_to_date(record, kept):
+        if not tracking.wanted or len(compared.steps) == 0 or _is_up_to_date(record, compared):
             return False
         logger = tracking.open("comparison", "comparison", about, tags)
         if logger is None:
             return False
         try:
-            for step, rows in kept.checkpoints():
+            for step, rows in compared.checkpoints():
                 logger.log_metrics(metrics_of(rows), step)
             whole = logger.inner is not None
         finally:
             logger.finish(0)
         if whole:
-            remember(tracking, kept)
+            remember(tracking, compared)
     except Exception as error:
-        kept.say(f"no run of the comparison: {type(error).__name__}: {error}; python analyze.py writes one")
+        compared.say(
+            f"no run of the comparison: {type(error).__name__}: {error}; python analyze.py writes one"
+        )
         return False
     return whole
 
 
-def remember(tracking: Tracking, kept: Kept) -> None:
+def remember(tracking: Tracking, compared: ComparisonRows) -> None:
     """That the rows which are there now have their run."""
     folder = tracking.folder / tracking.config.kind
     if tracking.wanted and folder.is_dir():
-        (folder / RECORD).write_text(kept.fingerprint() + "\n", encoding="utf-8")
+        (folder / RECORD).write_text(compared.fingerprint() + "\n", encoding="utf-8")
 
 
-def _is_up_to_date(record: Path, kept: Kept) -> bool:
-    return record.is_file() and record.read_text(encoding="utf-8").strip() == kept.fingerprint()
+def _is_up_to_date(record: Path, compared: ComparisonRows) -> bool:
+    return record.is_file() and record.read_text(encoding="utf-8").strip() == compared.fingerprint()
 
 
 def log_checkpoints(logger: Logger, rows: Sequence[Row]) -> None:

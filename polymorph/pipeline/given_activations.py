@@ -1,4 +1,4 @@
-"""Anybody's activations under every study: tensors in, tables and claims out.
+"""Anybody's activations as a source of an analysis: tensors in, tables and claims out.
 
 >>> import torch
 >>> from polymorph import compare
@@ -12,7 +12,9 @@
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import polars as pl
 import torch
@@ -20,11 +22,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from polymorph.evidence.evidence import Evidence
-from polymorph.evidence.pairs import pairs_of
+from polymorph.evidence.pairs import End, PairLabel, pairs_of
 from polymorph.models.activations import SPLITS, Activations, Split
-from polymorph.studies.claims import claims_of
+from polymorph.pipeline.analysis import Analysis
+from polymorph.pipeline.pair_cache import Found
+from polymorph.pipeline.source import Facts, Reasons
+from polymorph.report.data import MemberSummary
 from polymorph.studies.registry import STUDIES
-from polymorph.studies.tables import study_tables
+from polymorph.studies.study import Kind, Options, Study
 from polymorph.verdicts.claim import Claim
 
 OF_GIVEN = tuple(name for name, study in STUDIES.items() if study.is_of("given"))
@@ -51,6 +56,55 @@ class GivenActivations:
 
     def _tokens(self, split: Split) -> Tensor:
         return torch.nonzero(self.document % 2 == SPLITS.index(split)).squeeze(1)
+
+
+@dataclass
+class GivenMembers:
+    """Members of which there are activations alone; nothing of them is kept."""
+
+    activations: GivenActivations
+    name: str = SITE
+    left_out: Reasons = field(default_factory=list)
+    folder: Path = Path()
+    kind: Kind = "given"
+    fingerprints: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def d(self) -> int:
+        return self.activations.values.shape[-1]
+
+    @property
+    def ends(self) -> list[End]:
+        return [(member, 0) for member in range(len(self.activations.values))]
+
+    @property
+    def pairs(self) -> list[PairLabel]:
+        return pairs_of(self.ends)
+
+    def settle(self) -> None:
+        """Nothing of it can be damaged."""
+
+    def identity(self, study: Study) -> Mapping[str, Any]:
+        return {}
+
+    @property
+    def options(self) -> Mapping[str, Options]:
+        return {}
+
+    def saes(self) -> Mapping[str, str]:
+        return {}
+
+    def page_identity(self) -> Mapping[str, Any]:
+        return {}
+
+    def ladder(self) -> Found | None:
+        return None
+
+    def evidence(self) -> Evidence:
+        return Evidence(self.name, self.ends, self.pairs, self.activations)
+
+    def facts(self) -> Facts:
+        return Facts({}, {}, [MemberSummary(seed, SITE, None) for seed, _ in self.ends])
 
 
 @dataclass(frozen=True)
@@ -97,13 +151,11 @@ def compare(
         raise ValueError(f"two splits with an interval each need at least four documents, got {len(names)}")
     order = torch.argsort(index, stable=True)
     place = _positions(index[order]) if position is None else position[order]
-    source = GivenActivations(values[:, order], index[order], place)
-    ends = [(member, 0) for member in range(len(members))]
-    evidence = Evidence("given", ends, pairs_of(ends), source)
-    tables, refused = study_tables(evidence, [name for name in OF_GIVEN if name in studies])
-    if "ladder" in studies and "ladder" not in tables:
-        raise ValueError(dict(refused)["study ladder"])
-    return Compared(claims_of(tables), tables, refused)
+    source = GivenMembers(GivenActivations(values[:, order], index[order], place))
+    found = Analysis(source, [name for name in OF_GIVEN if name in studies]).run()
+    if "ladder" in studies and "ladder" not in found.tables:
+        raise ValueError(dict(found.left_out)["study ladder"])
+    return Compared(found.claims, found.tables, found.left_out)
 
 
 def _positions(document: Tensor) -> Tensor:
