@@ -120,14 +120,15 @@ def _callbacks(
     device = device_of(config.trainer.accelerator)
     comparison = Comparison(cohort, task_of(cohort), config.model, config.probe, device)
     watch = config.callbacks.cross_seed
-    return [CrossSeed(comparison, checkpoint, loggers, summary, _online_saes(cohort, config), watch.steering)]
+    saes = _online_saes(comparison, config)
+    return [CrossSeed(comparison, checkpoint, loggers, summary, saes, watch.steering)]
 
 
-def _online_saes(cohort: Cohort, config: TrainConfig) -> OnlineSAEs | None:
+def _online_saes(comparison: Comparison, config: TrainConfig) -> OnlineSAEs | None:
     variants: dict[str, Variant] = {"online": "online", "final": "distinct"}
     if (variant := variants.get(config.callbacks.cross_seed.sae)) is None:
         return None
-    return OnlineSAEs(Comparison.of(cohort, device_of(config.trainer.accelerator)), config.sae, variant)
+    return OnlineSAEs(comparison, config.sae, variant)
 
 
 def finish(jobs: Sequence[TrainConfig], endings: Sequence[Ending] = ()) -> int:

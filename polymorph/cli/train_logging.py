@@ -58,7 +58,7 @@ def logging_of(
             told = ok and summary.inner is not None
             summary.finish(0 if ok else 1)
             if told:
-                _remember_live(tracking, cohort, config, seeds)
+                _remember_live(tracking, cohort, seeds)
 
 
 def _name_best(logger: Breaker, cohort: Cohort, seed: int) -> None:
@@ -80,13 +80,13 @@ def _tags(config: TrainConfig) -> list[str]:
     return [config.task.name, config.preset, config.cohort.kind]
 
 
-def _remember_live(tracking: Tracking, cohort: Cohort, config: TrainConfig, seeds: Sequence[int]) -> None:
+def _remember_live(tracking: Tracking, cohort: Cohort, seeds: Sequence[int]) -> None:
     """A stack of all members that began at the beginning has told everything while it trained."""
     with contextlib.suppress(RequestError, RunError, OSError):  # then it is told again, which is all
         members = cohort.members()
         beginnings = [row["resumed_from"] for m in members for row in m.rows() if row.get("kind") == "start"]
         if {m.seed for m in members} == set(seeds) and len(beginnings) == len(seeds) and not any(beginnings):
-            remember(tracking, ComparisonRows(Comparison.of(cohort, device_of(config.trainer.accelerator))))
+            remember(tracking, cohort)
 
 
 def compare_whole(folder: Path, job: TrainConfig) -> None:

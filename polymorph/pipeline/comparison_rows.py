@@ -19,7 +19,7 @@ from polymorph.pipeline.comparison import Comparison
 from polymorph.pipeline.online_saes import transfers_there
 from polymorph.pipeline.pair_cache import PairCache
 from polymorph.pipeline.pair_studies import BRIEF_STUDIES, LADDER
-from polymorph.store import digest
+from polymorph.store import Cohort, digest
 from polymorph.tracking.charts import by_checkpoint, metrics_of
 from polymorph.tracking.loggers import Tracking
 
@@ -40,11 +40,6 @@ class ComparisonRows:
         """At which two members or more have a checkpoint."""
         there = Counter(step for member in self.comparison.cohort.members() for step in member.steps())
         return sorted(step for step, members in there.items() if members > 1)
-
-    def fingerprint(self) -> str:
-        """Of all pairs that there are, by the names of their folders."""
-        folder = self.comparison.cohort.pairs.folder
-        return digest(sorted(f"{path.parent.name}/{path.name}" for path in folder.glob("*/*")))
 
     def checkpoints(self) -> Checkpoints:
         """The rows of one step at a time; those of pairs that were not computed are missing."""
@@ -89,7 +84,11 @@ def write_comparison(
     """
     record = tracking.folder / tracking.config.kind / RECORD
     try:
-        if not tracking.wanted or len(compared.steps) == 0 or _is_up_to_date(record, compared):
+        if (
+            not tracking.wanted
+            or len(compared.steps) == 0
+            or _is_up_to_date(record, compared.comparison.cohort)
+        ):
             return False
         logger = tracking.open("comparison", "comparison", about, tags)
         if logger is None:
@@ -101,7 +100,7 @@ def write_comparison(
         finally:
             logger.finish(0)
         if whole:
-            remember(tracking, compared)
+            remember(tracking, compared.comparison.cohort)
     except Exception as error:
         compared.say(
             f"no run of the comparison: {type(error).__name__}: {error}; python analyze.py writes one"
@@ -110,15 +109,20 @@ def write_comparison(
     return whole
 
 
-def remember(tracking: Tracking, compared: ComparisonRows) -> None:
+def remember(tracking: Tracking, cohort: Cohort) -> None:
     """That the rows which are there now have their run."""
     folder = tracking.folder / tracking.config.kind
     if tracking.wanted and folder.is_dir():
-        (folder / RECORD).write_text(compared.fingerprint() + "\n", encoding="utf-8")
+        (folder / RECORD).write_text(fingerprint(cohort) + "\n", encoding="utf-8")
 
 
-def _is_up_to_date(record: Path, compared: ComparisonRows) -> bool:
-    return record.is_file() and record.read_text(encoding="utf-8").strip() == compared.fingerprint()
+def fingerprint(cohort: Cohort) -> str:
+    """Of all rows of pairs that there are, by the names of their folders."""
+    return digest(sorted(f"{path.parent.name}/{path.name}" for path in cohort.pairs.folder.glob("*/*")))
+
+
+def _is_up_to_date(record: Path, cohort: Cohort) -> bool:
+    return record.is_file() and record.read_text(encoding="utf-8").strip() == fingerprint(cohort)
 
 
 def log_checkpoints(logger: Logger, rows: Sequence[Row]) -> None:
