@@ -5,6 +5,7 @@
 >>> generator = torch.Generator().manual_seed(0)
 >>> x = torch.randn(4000, 16, generator=generator, dtype=torch.float64)
 >>> turn = torch.linalg.qr(torch.randn(16, 16, generator=generator, dtype=torch.float64)).Q
+>>> turn[:, 0] *= torch.linalg.det(turn)  # a rotation, where QR gives a reflection as often
 >>> found = compare([x, x @ turn], document=torch.arange(4000) // 20)
 >>> found.verdict
 'rotation'

@@ -26,12 +26,13 @@ from polymorph.evidence.planted_config import PlantedConfig
 from polymorph.evidence.rows import Row, table
 from polymorph.models.dyck_transformer.model import DyckTransformer
 from polymorph.studies.bars import divergence as bars
+from polymorph.studies.bars import rows as searches
 from polymorph.studies.bars.claims import BOUNDS
 from polymorph.studies.bars.claims import study_claims as bar_claims
 from polymorph.studies.bars.divergence import ACROSS, WITHIN, Answered, smoothed_kl
 from polymorph.studies.bars.rows import study_rows as bar_rows
 from polymorph.studies.bars.separation import auc, separations
-from polymorph.studies.components import rows as components
+from polymorph.studies.components import members as components
 from polymorph.studies.registry import STUDIES
 from polymorph.studies.tables import study_tables
 from polymorph.tasks.dyck.task import Dyck
@@ -79,8 +80,8 @@ def rows() -> pl.DataFrame:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bars, "SAMPLES", {"cpu": SAMPLES})
         patch.setattr(bars, "SAMPLES_OF_DECOYS", SAMPLES)
-        patch.setattr(bars, "RESTARTS", 1)
-        patch.setattr(bars, "TOKENS_WITHIN", 150)
+        patch.setattr(searches, "RESTARTS", 1)
+        patch.setattr(searches, "TOKENS_WITHIN", 150)
         patch.setattr(components, "TOKENS", 200)
         return table(
             bar_rows(evidence_of([member(seed) for seed in range(MEMBERS)])), STUDIES["bars"].columns

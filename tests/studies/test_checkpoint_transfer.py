@@ -20,7 +20,6 @@ from polymorph.evidence.planted import SITE
 from polymorph.evidence.rows import Row, table
 from polymorph.models.activations import Activations, Split
 from polymorph.saes.trained import GivenDictionaries, TrainedSAE
-from polymorph.studies.checkpoint_transfer.rows import applies
 from polymorph.studies.checkpoint_transfer.rows import study_rows as checkpoint_transfer_rows
 from polymorph.studies.registry import STUDIES
 from polymorph.studies.tables import study_tables
@@ -183,19 +182,19 @@ def test_only_the_site_in_hand_is_read():
 
 
 def test_it_needs_saes_at_two_checkpoints_of_one_member():
-    assert applies(evidence(saes()))
+    assert STUDIES["checkpoint_transfer"].applies(evidence(saes()))
     for lacking in (
         {},
         saes([10]),
         saes([10]) | saes([20], family="other"),
         saes([10]) | saes([20], variant="online"),
     ):
-        assert not applies(evidence(lacking))
+        assert not STUDIES["checkpoint_transfer"].applies(evidence(lacking))
         assert list(checkpoint_transfer_rows(evidence(lacking))) == []
     _, refused = study_tables(evidence({}), ["checkpoint_transfer"])
     assert "stage=sae" in refused[0][1]
     unread = [10, 40]  # a step that the history does not have
-    assert not applies(evidence(saes(unread)))
+    assert not STUDIES["checkpoint_transfer"].applies(evidence(saes(unread)))
 
 
 def test_the_first_variant_that_is_there_at_two_checkpoints_is_used():

@@ -23,7 +23,6 @@ from polymorph.evidence.planted_config import PlantedConfig
 from polymorph.evidence.rows import table
 from polymorph.models.dyck_transformer.model import DyckTransformer
 from polymorph.studies.components.members import measured_members
-from polymorph.studies.components.rows import applies
 from polymorph.studies.components.rows import study_rows as component_rows
 from polymorph.studies.registry import STUDIES
 from polymorph.studies.tables import study_tables
@@ -188,7 +187,7 @@ def test_what_takes_too_long_is_measured_and_not_predicted(evidence, monkeypatch
 
 def test_without_models_it_is_refused_with_what_it_needs():
     evidence = planted_evidence(Planted("rotated", PlantedConfig(d=4, members=3, documents=8)))
-    assert not applies(evidence)
+    assert not STUDIES["components"].applies(evidence)
     tables, refused = study_tables(evidence, ["components"])
     assert tables == {}
     assert refused == [("study components", f"it needs {STUDIES['components'].missing}")]

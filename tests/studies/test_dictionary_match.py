@@ -13,7 +13,6 @@ from polymorph.evidence.rows import Row, table
 from polymorph.saes.trained import GivenDictionaries
 from polymorph.studies.dictionary_match import rows as dictionary_match
 from polymorph.studies.dictionary_match.arrangements import ARRANGEMENTS
-from polymorph.studies.dictionary_match.rows import applies
 from polymorph.studies.dictionary_match.rows import study_rows as dictionary_match_rows
 from polymorph.studies.registry import STUDIES
 from polymorph.studies.tables import study_tables
@@ -233,9 +232,9 @@ def test_saes_of_another_width_are_refused():
 
 
 def test_it_applies_where_two_saes_can_be_compared():
-    assert applies(evidence_of((0, sae(0, ONE)), (1, sae(1, OTHER))))
-    assert applies(evidence_of((0, sae(0, ONE)), (0, sae(0, OTHER, "again"))))
+    assert STUDIES["dictionary_match"].applies(evidence_of((0, sae(0, ONE)), (1, sae(1, OTHER))))
+    assert STUDIES["dictionary_match"].applies(evidence_of((0, sae(0, ONE)), (0, sae(0, OTHER, "again"))))
     alone = evidence_of((0, sae(0, ONE)))
-    assert not applies(alone)
+    assert not STUDIES["dictionary_match"].applies(alone)
     _, refused = study_tables(alone, ["dictionary_match"])
     assert "stage=sae" in dict(refused)["study dictionary_match"]

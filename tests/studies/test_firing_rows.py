@@ -12,7 +12,7 @@ from polymorph.evidence.planted import SITE, Planted
 from polymorph.evidence.planted_config import PlantedConfig
 from polymorph.evidence.rows import Row, table
 from polymorph.saes.trained import GivenDictionaries
-from polymorph.studies.firing.rows import PERMUTED, applies
+from polymorph.studies.firing.rows import PERMUTED
 from polymorph.studies.firing.rows import study_rows as firing_rows
 from polymorph.studies.registry import STUDIES
 from polymorph.studies.tables import study_tables
@@ -174,7 +174,7 @@ def test_the_first_variant_that_a_member_has_is_read():
             for variant, dead in variants.items()
         }
         evidence = replace(planted_evidence(planted), dictionaries=GivenDictionaries(saes))
-        assert applies(evidence) == any(variant != "shared" for variant in variants)
+        assert STUDIES["firing"].applies(evidence) == any(variant != "shared" for variant in variants)
         return list(firing_rows(evidence))
 
     about = {"map": "orthogonal", "convention": "paper"}
@@ -216,11 +216,11 @@ def test_an_sae_of_another_width_is_refused():
 
 
 def test_it_applies_where_there_is_an_sae():
-    assert applies(evidence_of(members=(2,)))
-    assert not applies(evidence_of(members=()))
+    assert STUDIES["firing"].applies(evidence_of(members=(2,)))
+    assert not STUDIES["firing"].applies(evidence_of(members=()))
     planted = Planted("rotated", CONFIG)
     elsewhere = GivenDictionaries({(0, 7, SITE, FAMILY, "distinct"): sae(planted, 0)})
     without = replace(evidence_of(), dictionaries=elsewhere)
-    assert not applies(without)
+    assert not STUDIES["firing"].applies(without)
     _, refused = study_tables(without, ["firing"])
     assert "stage=sae" in dict(refused)["study firing"]

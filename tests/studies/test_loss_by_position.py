@@ -15,7 +15,7 @@ from polymorph.evidence.planted import Planted
 from polymorph.evidence.planted_config import PlantedConfig
 from polymorph.evidence.rows import Row, table
 from polymorph.models.activations import Activations, Predicting, Predictions, Split
-from polymorph.studies.loss_by_position.rows import EDGES, applies, bins_of
+from polymorph.studies.loss_by_position.rows import EDGES, bins_of
 from polymorph.studies.loss_by_position.rows import study_rows as loss_by_position_rows
 from polymorph.studies.registry import STUDIES
 from polymorph.studies.tables import study_tables
@@ -236,11 +236,11 @@ def test_a_label_that_is_not_there_is_refused(told):
 def test_it_is_asked_of_those_who_say_labels_and_once_for_all_sites():
     told = Told({"next": labels_of(0)}, sites=("first", "second"))
     assert isinstance(told, Predicting)
-    assert applies(evidence_of(told))
+    assert STUDIES["loss_by_position"].applies(evidence_of(told))
     tables, refused = study_tables(evidence_of(told), ["loss_by_position"])
     assert refused == []
     assert tables["loss_by_position"].height == len(rows_of(told))
     assert tables["loss_by_position"]["site"].is_null().all()
     planted = planted_evidence(Planted("rotated", PlantedConfig(d=8, members=2, documents=32, tokens=4)))
-    assert not applies(planted)
+    assert not STUDIES["loss_by_position"].applies(planted)
     assert list(loss_by_position_rows(planted)) == []

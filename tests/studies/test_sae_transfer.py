@@ -19,7 +19,6 @@ from polymorph.models.activations import DocumentLosses, Edit, Split
 from polymorph.saes.scores import Route
 from polymorph.saes.trained import GivenDictionaries, TrainedSAE
 from polymorph.studies.registry import STUDIES
-from polymorph.studies.sae_transfer.rows import applies
 from polymorph.studies.sae_transfer.rows import study_rows as sae_transfer_rows
 from polymorph.studies.tables import study_tables
 
@@ -193,7 +192,7 @@ def test_a_member_without_an_sae_is_read_and_never_the_source():
 
 def test_without_saes_there_is_nothing_and_the_study_says_what_it_needs():
     evidence = compared(OneSided(), {})
-    assert not applies(evidence)
+    assert not STUDIES["sae_transfer"].applies(evidence)
     assert list(sae_transfer_rows(evidence)) == []
     tables, refused = study_tables(evidence, ["sae_transfer"])
     assert tables == {}
@@ -201,7 +200,7 @@ def test_without_saes_there_is_nothing_and_the_study_says_what_it_needs():
     other_step = replace(
         evidence, dictionaries=GivenDictionaries({(0, 7, SITE, "standard", "distinct"): OneSided().sae(0)})
     )
-    assert not applies(other_step)
+    assert not STUDIES["sae_transfer"].applies(other_step)
 
 
 def test_each_family_has_its_rows_and_each_member_its_first_variant():

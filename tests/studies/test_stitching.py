@@ -32,7 +32,7 @@ from polymorph.evidence.rows import Row, table
 from polymorph.models.functions import Functions
 from polymorph.studies.registry import STUDIES
 from polymorph.studies.stitching import rows as stitching
-from polymorph.studies.stitching.rows import NOT_RUN, applies
+from polymorph.studies.stitching.rows import NOT_RUN
 from polymorph.studies.stitching.rows import study_rows as stitching_rows
 from polymorph.studies.tables import study_tables
 from polymorph.tasks.config import ProbeConfig
@@ -292,6 +292,6 @@ def test_a_site_that_a_model_lacks_is_refused_by_name() -> None:
 
 def test_it_is_asked_of_models_alone() -> None:
     given = planted_evidence(Planted("rotated", PlantedConfig(d=8, members=2, documents=32, tokens=4)))
-    assert not applies(given)
+    assert not STUDIES["stitching"].applies(given)
     assert list(stitching_rows(given)) == []
     assert study_tables(given, ["stitching"])[1] == [("study stitching", "it needs members that are models")]

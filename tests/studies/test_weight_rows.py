@@ -311,11 +311,11 @@ def test_the_same_rows_every_time() -> None:
 
 
 def test_it_applies_only_where_symmetries_are_known() -> None:
-    assert weights.applies(Members().evidence())
+    assert STUDIES["weights"].applies(Members().evidence())
     strange = Members(symmetries=None).evidence()
     planted = planted_evidence(Planted("rotated", PlantedConfig(d=8, members=2, documents=8, tokens=4)))
     for evidence in (strange, planted):
-        assert not weights.applies(evidence)
+        assert not STUDIES["weights"].applies(evidence)
         made, refused = study_tables(evidence, ["weights"])
         assert made == {}
         assert refused == [("study weights", f"it needs {STUDIES['weights'].missing}")]
