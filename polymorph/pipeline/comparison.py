@@ -183,8 +183,9 @@ class Comparison:
 
     def _read_model(self, end: End) -> HookedModel:
         there = self.cohort.member(end[0]).read_step(end[1])
-        self._digests[end] = there.digest, there.weights_digest
-        return self._opened(end, there.weights, there.reference, there.buffers)
+        model = self._opened(end, there.weights, there.reference, there.buffers)
+        self._digests[end] = there.digest, there.weights_digest  # last: what cannot be opened has none
+        return model
 
     def _opened(
         self, end: End, weights: Weights, reference: Mapping[str, Any] | None, buffers: Weights
