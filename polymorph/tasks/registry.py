@@ -88,5 +88,7 @@ def probe_of(cohort: Cohort) -> ProbeConfig:
 def _read(make: Callable[[], Made], cohort: Cohort) -> Made:
     try:
         return make()
+    except RequestError:  # of a text that is not prepared: the request can be mended, and nothing is damaged
+        raise
     except (TypeError, ValueError) as error:
         raise CorruptError(f"{cohort.folder}: {error}") from error

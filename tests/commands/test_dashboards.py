@@ -222,14 +222,15 @@ def test_an_analysis_tells_every_checkpoint_and_shows_tables_figures_and_artifac
     stacked: Cohort, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from polymorph.cli import analyze
-    from polymorph.cli.config import AnalyzeConfig
+    from polymorph.cli.config import analyze_schema
     from polymorph.tracking.config import LoggerConfig
 
     monkeypatch.delenv("WANDB_MODE", raising=False)
     folder = Path(shutil.copytree(stacked.folder, root / stacked.name))
     shutil.rmtree(folder / "wandb")
     logger = LoggerConfig(mode="offline", media=True, artifacts=True)
-    config = AnalyzeConfig(cohort=str(folder), study=["ladder"], logger=logger, accelerator="cpu", threads=1)
+    asked = {"study": ["ladder"], "logger": logger, "accelerator": "cpu", "threads": 1}
+    config = analyze_schema()(cohort=str(folder), **asked)
     assert analyze.run(config) == command.DONE
     runs = shown(Cohort.open(folder))
     (told,) = runs["analysis"]
