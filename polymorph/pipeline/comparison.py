@@ -7,7 +7,7 @@ path, one definition of every number.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
@@ -30,13 +30,15 @@ from polymorph.models.registry import architecture_of
 from polymorph.models.symmetries import symmetries_of
 from polymorph.progress import SILENT, Progress
 from polymorph.saes.config import SAEConfig
-from polymorph.saes.run import SAETraining
 from polymorph.saes.stored import StoredDictionaries
 from polymorph.store import Cohort, CorruptError, Manifest, digest
 from polymorph.store.checkpoints import WEIGHTS
 from polymorph.tasks.config import ProbeConfig
 from polymorph.tasks.registry import probe_of, task_of
 from polymorph.tasks.task import Task
+
+if TYPE_CHECKING:
+    from polymorph.saes.run import SAETraining
 
 MEMORY_GIB = 4.0
 """For the moments of pairs that are computed together; more pairs are read in several passes."""
@@ -145,8 +147,10 @@ class Comparison:
         models = [self.load(*end) for end in ends]
         return ModelStream(models, sites, self.task, tokens, seed, self.device, first, self.coordinates)
 
-    def sae_training(self, config: SAEConfig, first: int = 0) -> SAETraining:
+    def sae_training(self, config: SAEConfig, first: int = 0) -> "SAETraining":
         """The training of SAEs of these members, on a stream that begins at a step."""
+        from polymorph.saes.run import SAETraining  # it needs Lightning, and comparing activations does not
+
         stream = partial(self.stream, tokens=config.batch_size, seed=config.data_seed, first=first)
         return SAETraining(self.cohort, config, self.sites, self.d, stream, self.device)
 
