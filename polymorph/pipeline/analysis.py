@@ -14,7 +14,6 @@ from polymorph.pipeline.source import Reasons, Source
 from polymorph.pipeline.study_cache import NOTHING, StudyCache, StudyRows
 from polymorph.plotting.table_rows import at_last_steps
 from polymorph.progress import SILENT, Progress
-from polymorph.saes.stored import StoredDictionaries
 from polymorph.store import digest
 from polymorph.studies.claims import claims_of
 from polymorph.studies.registry import STUDIES
@@ -145,4 +144,4 @@ class Analysis:
 
 def _problems(dictionaries: Any) -> Sequence[str]:
     """Why SAEs could not be read."""
-    return dictionaries.problems if isinstance(dictionaries, StoredDictionaries) else ()
+    return getattr(dictionaries, "problems", ())  # those of given SAEs have none

@@ -4,14 +4,18 @@ One cache holds all that is made pair by pair: the ladder, and the brief studies
 says what decides its rows beside the pair, and that is its part of the key.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from polymorph.evidence.pairs import PairLabel
 from polymorph.evidence.rows import Row
-from polymorph.pipeline.comparison import Comparison
 from polymorph.store import CorruptError, digest
+
+if TYPE_CHECKING:
+    from polymorph.pipeline.comparison import Comparison
 
 PairRows = Iterator[tuple[PairLabel, Sequence[Row]]]
 
