@@ -99,7 +99,10 @@ def train_members(config: TrainConfig, stopped: bool = False) -> bool:
 def _make_up_saes(cohort: Cohort, config: TrainConfig, states: Mapping[int, Status | None]) -> bool:
     """Train the SAEs at the end of completed members that the callback did not come to; whether it was stopped."""
     ended = {seed: status.step for seed, status in states.items() if status and status.state == "completed"}
-    if config.callbacks.cross_seed.enabled and (saes := _online_saes(cohort, config)) is not None:
+    if (
+        config.callbacks.cross_seed.enabled
+        and (saes := _online_saes(_comparison(cohort, config), config)) is not None
+    ):
         for seed, step in ended.items():
             with interruptible() as interruption:
                 saes.train(step, [seed], interruption)
@@ -117,11 +120,15 @@ def _callbacks(
 ) -> list[L.Callback]:
     if not config.callbacks.cross_seed.enabled:
         return []
-    device = device_of(config.trainer.accelerator)
-    comparison = Comparison(cohort, task_of(cohort), config.model, config.probe, device)
+    comparison = _comparison(cohort, config)
     watch = config.callbacks.cross_seed
     saes = _online_saes(comparison, config)
     return [CrossSeed(comparison, checkpoint, loggers, summary, saes, watch.steering)]
+
+
+def _comparison(cohort: Cohort, config: TrainConfig) -> Comparison:
+    device = device_of(config.trainer.accelerator)
+    return Comparison(cohort, task_of(cohort), config.model, config.probe, device)
 
 
 def _online_saes(comparison: Comparison, config: TrainConfig) -> OnlineSAEs | None:
