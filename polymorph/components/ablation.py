@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from polymorph.components.naming import PARTS, Component, components_of, points_of
+from polymorph.models.activations import function_keywords
 from polymorph.models.architecture import HookedModel
 from polymorph.models.functions import Functions, Hook
 from polymorph.tasks.task import IGNORED, Chunk
@@ -144,8 +145,8 @@ def losses(
 
     `start` is a site of the stream before all hooks, and the stream there, where that is there from before.
     """
-    begun = {} if start is None else {"start": start}
-    by_head = model.run_with_hooks(*chunk.arguments, fwd_hooks=list(hooks), **chunk.keywords, **begun)
+    keywords = {**function_keywords(model, chunk), **({} if start is None else {"start": start})}
+    by_head = model.run_with_hooks(*chunk.arguments, fwd_hooks=list(hooks), **keywords)
     return {
         head: F.cross_entropy(
             own[chunk.kept].float(), chunk.labels[head][chunk.kept], reduction="none", ignore_index=IGNORED

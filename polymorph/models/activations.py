@@ -7,7 +7,7 @@ different documents. A chunk holds whole documents and no padding.
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -69,6 +69,15 @@ def _in(coordinates: Coordinates | None, values: Tensor) -> Tensor:
     return values if coordinates is None else values @ coordinates.to(values)
 
 
+def function_keywords(model: HookedModel, chunk: Chunk) -> dict[str, Any]:
+    """With what a model is called for what it says, which depends smoothly on every value on the way.
+
+    Its activations are read in another way, exactly as ever: a map that the data do not determine in some direction is
+    in that direction made of rounding.
+    """
+    return {**chunk.keywords, **({"flat": True} if getattr(model, "lays_flat", False) else {})}
+
+
 @torch.no_grad()
 def stream(model: HookedModel, chunk: Chunk, site: str) -> Float[Tensor, "row pos d_model"] | None:
     """The stream at a site, PAD included, from which `logits` can start; None for a model that cannot start there."""
@@ -81,7 +90,7 @@ def stream(model: HookedModel, chunk: Chunk, site: str) -> Float[Tensor, "row po
         raise _ReadAll
 
     with contextlib.suppress(_ReadAll):
-        model.run_with_hooks(*chunk.arguments, fwd_hooks=[(site, read)], **chunk.keywords)
+        model.run_with_hooks(*chunk.arguments, fwd_hooks=[(site, read)], **function_keywords(model, chunk))
     return found[0]
 
 
@@ -116,7 +125,9 @@ def logits(
 
     hooks = [] if site is None or edit is None else [(site, spliced)]
     begun = {} if start is None else {"start": (site, start)}
-    by_head = model.run_with_hooks(*chunk.arguments, fwd_hooks=hooks, **chunk.keywords, **begun)
+    by_head = model.run_with_hooks(
+        *chunk.arguments, fwd_hooks=hooks, **function_keywords(model, chunk), **begun
+    )
     return {head: values[chunk.kept] for head, values in by_head.items()}
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from polymorph.models.activations import Coordinates, Edit, activations, logits, stream
+from polymorph.models.activations import Coordinates, Edit, activations, function_keywords, logits, stream
 from polymorph.models.architecture import HookedModel, Weights
 from polymorph.models.symmetries import Symmetries
 from polymorph.tasks.config import ProbeConfig
@@ -94,7 +94,9 @@ class Functions:
         self, member: int, chunk: Chunk, hooks: Sequence[Hook]
     ) -> Mapping[str, Float[Tensor, "n classes"]]:
         """The same with any hooks; their values have the shape of the chunk's arguments, [row pos …]."""
-        by_head = self.models[member].run_with_hooks(*chunk.arguments, fwd_hooks=hooks, **chunk.keywords)
+        model = self.models[member]
+        keywords = function_keywords(model, chunk)
+        by_head = model.run_with_hooks(*chunk.arguments, fwd_hooks=hooks, **keywords)
         return {head: values[chunk.kept] for head, values in by_head.items()}
 
     def stitched(

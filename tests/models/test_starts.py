@@ -64,7 +64,19 @@ def test_sequences_laid_flat_give_the_same_numbers_also_in_copies() -> None:
         for copied in rows:
             each = []
             for flat in (False, True):
-                model.lays_flat = flat
-                each.append(model(*copied.arguments, **copied.keywords))
+                each.append(model(*copied.arguments, **copied.keywords, flat=flat))
             assert all((each[0][head] - each[1][head]).abs().max() < ROUNDING for head in each[0])
             assert each[1]["tok"].shape[0] == copied.arguments[0].shape[0]
+
+
+@pytest.mark.skipif(not CONFIG.flat_ready(), reason="takes a C++ compiler")
+def test_activations_are_read_as_ever_whatever_a_model_can() -> None:
+    functions = functions_of()
+    model, site = functions.models[0], CONFIG.sites[-1]
+    chunk = next(functions.inputs("eval"))
+    before, said = functions.read(0, chunk, [site])[site], functions.logits(0, chunk)["tok"]
+    model.lays_flat = True
+    assert torch.equal(functions.read(0, chunk, [site])[site], before)
+    flat = functions.logits(0, chunk)["tok"]
+    assert not torch.equal(flat, said)
+    assert (flat - said).abs().max() < ROUNDING

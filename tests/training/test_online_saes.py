@@ -1,6 +1,7 @@
 """SAEs that accompany the training: kept trained at every checkpoint, compared live, and without effect on it."""
 
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from itertools import pairwise
@@ -83,8 +84,7 @@ def test_the_rows_are_kept_and_the_same_when_they_are_asked_for_later(online):
     what = {(row.map, row.role, row.extra.get("control")) for row in kept if row.convention == "centred"}
     assert {(None, "ceiling", None), ("identity", "estimate", None), ("orthogonal", "estimate", None)} <= what
     assert ("orthogonal", "control", "covariance_only") in what
-    for pair in pairs:
-        online.pairs.discard(saes._key(pair), "seed-0000--seed-0001")
+    shutil.rmtree(online.pairs.folder / "seed-0000--seed-0001--sae_transfer")
     again = saes.rows(pairs)
     assert [row.to_dict() | {"value": 0, "low": 0, "high": 0} for row in kept] == [
         row.to_dict() | {"value": 0, "low": 0, "high": 0} for row in again

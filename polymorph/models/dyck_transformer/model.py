@@ -127,7 +127,7 @@ class DyckTransformer(HookedRootModule):
         self.config = config
         self.starts_at = tuple(config.sites)
         self.lays_flat = False
-        """Whether sequences that come in groups are laid end to end, on a CPU: the same numbers to rounding, sooner."""
+        """Whether it can be called with `flat`, on a CPU."""
         self.W_E = nn.Parameter(torch.empty(config.d_vocab, config.d_model))
         self.register_buffer("W_pos", analytic_positions(config.n_ctx, config.d_model))
         self.hook_embed, self.hook_pos_embed = HookPoint(), HookPoint()
@@ -150,24 +150,21 @@ class DyckTransformer(HookedRootModule):
         positions: Int[Tensor, "row pos"] | None = None,
         layout: Layout | Tensor | None = None,
         start: tuple[str, Tensor] | None = None,
+        flat: bool = False,
     ) -> dict[str, Float[Tensor, "row pos classes"]]:
         """Logits by head. Without a layout a row is one sequence; with one there is a single row, which holds
         sequences that do not see each other, and `positions` restart at 0 in each. A layout may also be the starts
         of the sequences, int64 [sequences + 1], on a CPU; tokens after the last start belong to none.
 
-        With `start`, a site of the stream and the values there, nothing before it is computed."""
+        With `start`, a site of the stream and the values there, nothing before it is computed. With `flat`, sequences
+        in groups are laid end to end on a CPU: the same numbers to rounding, sooner."""
         first, stage, x = 0, "pre", None
         if start is not None:
             (_, number, site), x = start[0].split("."), start[1]
             first, stage = int(number), site.rpartition("_")[2]
         if x is None:
             x = self._embedded(tokens, positions)
-        if (
-            self.lays_flat
-            and isinstance(layout, tuple)
-            and x.device.type == "cpu"
-            and x.dtype == torch.float32
-        ):
+        if flat and isinstance(layout, tuple) and x.device.type == "cpu" and x.dtype == torch.float32:
             layout = starts_of(layout, len(x))
         for place, block in enumerate(self.blocks[first:]):
             x = block(x, layout, "pre" if place else stage)
