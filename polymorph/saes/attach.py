@@ -13,8 +13,7 @@ from polymorph.saes.config import ESTIMATED
 from polymorph.saes.coordinates import sae_in_coordinates
 from polymorph.saes.stored import CONFIG, WEIGHTS, publish, read_trained, sae_from_files, sae_name
 from polymorph.saes.trained import TrainedSAE
-from polymorph.store import Cohort, CorruptError, Member, files
-from polymorph.store import safe_read as looking
+from polymorph.store import Cohort, CorruptError, Member, files, safe_read
 from polymorph.store.canonical_json import sha256
 from polymorph.store.publication import LARGEST_FILE
 
@@ -132,7 +131,7 @@ def _step(member: Member, step: int | Literal["last"]) -> int:
 def _read(folder: Path, name: str) -> bytes:
     try:
         # What the user names may be, or hold, links: a download cache is made of them.
-        return looking.read_whole(files.real(folder / name), LARGEST_FILE)
+        return safe_read.read_whole(files.real(folder / name), LARGEST_FILE)
     except CorruptError as error:
         raise RequestError(
             f"folder={folder}: {error}; a folder that SAELens saved holds {CONFIG} and {WEIGHTS}"

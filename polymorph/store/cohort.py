@@ -6,9 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from polymorph.errors import RequestError, RunError
-from polymorph.store import durable, files
-from polymorph.store import publication as publishing
-from polymorph.store import safe_read as looking
+from polymorph.store import durable, files, publication, safe_read
 from polymorph.store.canonical_json import LARGEST, digest, plain
 from polymorph.store.checksummed_json import seal, unseal
 from polymorph.store.differences import side_by_side
@@ -45,7 +43,7 @@ class Cohort:
         """
         path = _checked(folder)
         ours = _plain_identity(identity)
-        if not looking.exists(path / COHORT) and _create(path, ours):
+        if not safe_read.exists(path / COHORT) and _create(path, ours):
             return cls(path, ours)
         there = cls.open(path)
         for part in PARTS:
@@ -57,7 +55,7 @@ class Cohort:
     def open(cls, folder: Path | str) -> "Cohort":
         """The cohort that is there; `RequestError` if none is, `CorruptError` if it is damaged."""
         path = _checked(folder)
-        if not looking.exists(path / COHORT):
+        if not safe_read.exists(path / COHORT):
             raise RequestError(f"cohort={path} is not a cohort: it holds no {COHORT}")
         return cls(path, _read_identity(path / COHORT))
 
@@ -81,9 +79,9 @@ class Cohort:
     def members(self) -> list[Member]:
         """The members that are there, by seed, whatever their state."""
         folder = self.folder / "members"
-        if not looking.exists(folder):
+        if not safe_read.exists(folder):
             return []
-        looking.check_inside(folder, self.folder)
+        safe_read.check_inside(folder, self.folder)
         with reading(folder):
             seeds = [seed_of(name) for name in files.names(folder)]
         return [self.member(seed) for seed in sorted(seed for seed in seeds if seed is not None)]
@@ -100,7 +98,7 @@ class Cohort:
         """Publish a SAE of one member that was made to work on another, as its SAEs are published; its folder."""
         folder = self.folder / "ported" / f"{seed_name(source)}--{seed_name(target)}"
         path = folder / check_name(site, "site") / check_name(name, "name")
-        publishing.publish_again(path, contents, facts, self.folder)
+        publication.publish_again(path, contents, facts, self.folder)
         return path
 
     def unfinished(self, name: str) -> Unfinished:
@@ -136,7 +134,7 @@ def check_writable(folder: Path | str, key: str = "cohort.root") -> None:
     """Raise `RequestError` unless files can be made there, or where it would be; nothing stays behind."""
     path = nearest = _absolute(folder)
     try:
-        while not looking.exists(nearest):
+        while not safe_read.exists(nearest):
             nearest = nearest.parent
         with writing(nearest):
             durable.drop(durable.write_draft(nearest, b"\n"))
@@ -169,7 +167,7 @@ def _create(path: Path, identity: Mapping[str, Any]) -> bool:
 
 
 def _read_identity(path: Path) -> dict[str, Any]:
-    content = unseal(looking.read_whole(path, LARGEST), path)
+    content = unseal(safe_read.read_whole(path, LARGEST), path)
     for part in PARTS:
         if part not in content:
             raise CorruptError(f"{path} states no {part}")

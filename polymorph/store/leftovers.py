@@ -4,8 +4,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from polymorph.store import durable, files
-from polymorph.store import safe_read as looking
+from polymorph.store import durable, files, safe_read
 from polymorph.store.process_liveness import draft_name, is_draft, owner_lives
 
 ABANDONED = 24 * 3600.0  # seconds; whether a process of another host lives cannot be known
@@ -27,7 +26,7 @@ def leftovers(folder: Path, depth: int = 0) -> list[Path]:
         return []
     drafts = [folder / name for name in names if is_draft(name)]
     below = [folder / name for name in names if depth > 0 and not name.startswith(".")]
-    deeper = [draft for path in below if looking.is_folder(path) for draft in leftovers(path, depth - 1)]
+    deeper = [draft for path in below if safe_read.is_folder(path) for draft in leftovers(path, depth - 1)]
     return [draft for draft in drafts if _is_leftover(draft)] + deeper
 
 

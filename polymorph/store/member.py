@@ -11,9 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from polymorph.errors import RequestError
-from polymorph.store import durable
-from polymorph.store import member_log as rows
-from polymorph.store import safe_read as looking
+from polymorph.store import durable, member_log, safe_read
 from polymorph.store.canonical_json import LARGEST, canonical, parse_mapping, plain, readable
 from polymorph.store.checkpoints import (
     STATE,
@@ -55,7 +53,7 @@ class Member:
         return self.cohort / "members" / self.name
 
     def _path(self, name: str) -> Path:
-        looking.check_inside(self.folder / name, self.cohort)
+        safe_read.check_inside(self.folder / name, self.cohort)
         return self.folder / name
 
     def _path_to_write(self, name: str) -> Path:
@@ -86,12 +84,12 @@ class Member:
             return durable.create_file(path, readable(config))
 
     def has_config(self) -> bool:
-        return looking.exists(self._path("config.json"))
+        return safe_read.exists(self._path("config.json"))
 
     def config(self) -> dict[str, Any]:
         """As it was written, nothing interpolated; `CorruptError` if it is missing or damaged."""
         path = self._path("config.json")
-        return parse_mapping(looking.read_whole(path, LARGEST), path)
+        return parse_mapping(safe_read.read_whole(path, LARGEST), path)
 
     # The one recorded state.
 
@@ -266,13 +264,13 @@ class Member:
 
     def append_row(self, row: Mapping[str, Any]) -> None:
         """Append a row to the member's log; a float that is not finite is kept as null."""
-        rows.append_row(self._path_to_write("rows.jsonl"), row)
+        member_log.append_row(self._path_to_write("rows.jsonl"), row)
 
     def rows(self) -> list[dict[str, Any]]:
         """Every row that was written whole, in order, repetitions included."""
-        return rows.read_rows(self._path("rows.jsonl"))
+        return member_log.read_rows(self._path("rows.jsonl"))
 
     def sweep(self) -> list[str]:
         """Remove what dead processes left half done; call it before writing. The names removed."""
-        looking.check_inside(self.folder, self.cohort)
+        safe_read.check_inside(self.folder, self.cohort)
         return sweep(self.folder, depth=3)  # saes/step/site

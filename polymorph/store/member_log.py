@@ -5,8 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from polymorph.store import durable
-from polymorph.store import safe_read as looking
+from polymorph.store import durable, safe_read
 from polymorph.store.canonical_json import canonical, parse_mapping
 from polymorph.store.errors import writing
 
@@ -30,11 +29,11 @@ def finite(value: Any) -> Any:
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """Every whole row in order; a line that a kill left torn is none. `CorruptError` for any other line."""
-    if not looking.exists(path):
+    if not safe_read.exists(path):
         return []
     return [
         parse_mapping(line, path.with_name(f"{path.name}:{number}"))
-        for number, line in _whole_lines(looking.read_whole(path, LARGEST_ROWS))
+        for number, line in _whole_lines(safe_read.read_whole(path, LARGEST_ROWS))
     ]
 
 

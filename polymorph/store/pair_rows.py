@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from polymorph.store import publication as publishing
-from polymorph.store import safe_read as looking
+from polymorph.store import publication, safe_read
 from polymorph.store.canonical_json import canonical, parse_mapping
 from polymorph.store.errors import CorruptError
 from polymorph.store.manifest import Manifest
@@ -41,14 +40,14 @@ class Pairs:
         """Publish the rows; floats come back exactly. `ValueError` for a float that is not finite."""
         data = b"".join(canonical(row) + b"\n" for row in rows)
         whole = {**facts, "key": key, "label": label}
-        return publishing.publish_again(self._path(key, label), {ROWS: data}, whole, self.cohort)
+        return publication.publish_again(self._path(key, label), {ROWS: data}, whole, self.cohort)
 
     def read(self, key: str, label: str) -> list[dict[str, Any]] | None:
         """The rows, None if there are none yet; `CorruptError` if they are damaged or of another key."""
         path = self._path(key, label)
-        if not looking.exists(path):
+        if not safe_read.exists(path):
             return None
-        published = publishing.read(path, self.cohort)
+        published = publication.read(path, self.cohort)
         for name, value in (("key", key), ("label", label)):
             if (found := published.manifest.facts.get(name)) != value:
                 raise CorruptError(f"{path} holds rows of {name} {found!r}, not {value!r}")
@@ -56,7 +55,7 @@ class Pairs:
 
     def discard(self, key: str, label: str) -> None:
         """Remove the rows, damaged or not, so that they can be computed again."""
-        publishing.remove(self._path(key, label), self.cohort)
+        publication.remove(self._path(key, label), self.cohort)
 
 
 def _parse(data: bytes | None, path: Path) -> list[dict[str, Any]]:

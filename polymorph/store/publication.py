@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from polymorph.store import durable, files
-from polymorph.store import safe_read as looking
+from polymorph.store import durable, files, safe_read
 from polymorph.store.canonical_json import LARGEST, sha256
 from polymorph.store.errors import (
     ConflictError,
@@ -40,7 +39,7 @@ class Published:
 
 def is_published(folder: Path) -> bool:
     """Whether something was published there; says nothing about whether it is still whole."""
-    return looking.exists(folder / MANIFEST)
+    return safe_read.exists(folder / MANIFEST)
 
 
 def publish(
@@ -54,9 +53,9 @@ def publish(
     root = folder.parent if root is None else root
     encoded = encode(contents, facts)
     manifest = decode(encoded, folder / MANIFEST)
-    looking.check_inside(folder, root)
+    safe_read.check_inside(folder, root)
     with writing(folder):
-        if looking.exists(folder) or not _place(folder, {**contents, MANIFEST: encoded}, root):
+        if safe_read.exists(folder) or not _place(folder, {**contents, MANIFEST: encoded}, root):
             _settle(folder, manifest, root)
     return manifest
 
@@ -76,7 +75,7 @@ def publish_again(
 
 def _place(folder: Path, contents: Mapping[str, bytes], root: Path) -> bool:
     """Whether the folder got its name; False if something else had it first."""
-    if not looking.exists(root):
+    if not safe_read.exists(root):
         durable.make_parents(root)
     durable.make_folders(folder.parent, root)
     draft = folder.parent / draft_name()
@@ -110,8 +109,8 @@ def _settle(folder: Path, manifest: Manifest, root: Path) -> None:
 
 def read(folder: Path, root: Path | None = None) -> Published:
     """What is published there, every size and digest verified; `CorruptError` says what is not as it was."""
-    looking.check_inside(folder, folder.parent if root is None else root)
-    manifest = decode(looking.read_whole(folder / MANIFEST, LARGEST), folder / MANIFEST)
+    safe_read.check_inside(folder, folder.parent if root is None else root)
+    manifest = decode(safe_read.read_whole(folder / MANIFEST, LARGEST), folder / MANIFEST)
     check_names(folder, manifest)
     return Published(manifest, {name: _read_file(folder, name, manifest) for name in manifest.files})
 
@@ -130,7 +129,7 @@ def check_names(folder: Path, manifest: Manifest) -> None:
 
 def _read_file(folder: Path, name: str, manifest: Manifest) -> bytes:
     entry = manifest.files[name]
-    data = looking.read_whole(folder / name, LARGEST_FILE)
+    data = safe_read.read_whole(folder / name, LARGEST_FILE)
     if len(data) != entry.size:
         raise CorruptError(f"{folder / name} has {len(data)} bytes where {entry.size} were published")
     if (found := sha256(data)) != entry.sha256:
@@ -140,7 +139,7 @@ def _read_file(folder: Path, name: str, manifest: Manifest) -> bytes:
 
 def set_aside(folder: Path, root: Path | None = None, mark: str = CORRUPT) -> Path | None:
     """Take the folder out of readers' sight, but keep it; its new place, None if it is gone already."""
-    looking.check_inside(folder.parent, folder.parent if root is None else root)
+    safe_read.check_inside(folder.parent, folder.parent if root is None else root)
     aside = folder.parent / f"{mark}{folder.name}{draft_name()}"
     with writing(aside):
         try:
@@ -153,7 +152,7 @@ def set_aside(folder: Path, root: Path | None = None, mark: str = CORRUPT) -> Pa
 
 def remove(folder: Path, root: Path | None = None) -> None:
     """Remove what is published there: whole for every reader until it is gone. Gone already is benign."""
-    looking.check_inside(folder.parent, folder.parent if root is None else root)
+    safe_read.check_inside(folder.parent, folder.parent if root is None else root)
     with writing(folder):
-        if looking.exists(folder):
+        if safe_read.exists(folder):
             durable.remove(folder)

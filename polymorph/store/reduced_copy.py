@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from polymorph.errors import RequestError, RunError
-from polymorph.store import durable, files
+from polymorph.store import durable, files, safe_read
 from polymorph.store.canonical_json import canonical
 from polymorph.store.cohort import COHORT, Cohort
 from polymorph.store.member import Member
 from polymorph.store.names import step_name
 from polymorph.store.process_liveness import draft_name
+from polymorph.store.publication import LARGEST_FILE
 
 TRAIN_EVERY = 1000
 """Steps between two training rows that are kept."""
@@ -36,10 +37,10 @@ def copy_reduced(
     if not finished:
         return []
     folder = target / cohort.name
-    if folder.resolve() == cohort.folder.resolve():
+    if files.real(folder) == files.real(cohort.folder):
         raise RequestError(f"{target}: the cohort itself lies there; give another folder")
     durable.make_parents(folder / "members")
-    new = create(folder / COHORT, (cohort.folder / COHORT).read_bytes(), target, room)
+    new = create(folder / COHORT, _read(cohort.folder / COHORT), target, room)
     there = Cohort.open(folder)
     there.sweep()
     for member in finished:
@@ -76,7 +77,7 @@ def is_copied(member: Member, steps: Sequence[int]) -> bool:
 
 def create(path: Path, data: bytes, target: Path, room: Room) -> list[str]:
     """The path below `target`, if the file had to be made."""
-    if path.exists():
+    if safe_read.exists(path):
         return []
     room(len(data), path.name)
     durable.create_file(path, data)
@@ -93,7 +94,7 @@ def _copy_member(member: Member, there: Cohort, target: Path, steps: Sequence[in
         for name, data in contents.items():
             durable.make_folders((draft / name).parent, draft)
             durable.write_new(draft / name, data)
-        if folder.exists():  # part of it was removed or damaged since
+        if safe_read.exists(folder):  # part of it was removed or damaged since
             durable.remove(folder)
         durable.rename_new(draft, folder)
     finally:
@@ -106,11 +107,15 @@ def _contents(member: Member, steps: Sequence[int]) -> Iterator[tuple[str, bytes
     for step in steps:
         member.read_step(step)  # verified before it is copied
         name = f"steps/{step_name(step)}"
-        for path in sorted((member.folder / name).iterdir()):
-            yield f"{name}/{path.name}", path.read_bytes()
+        for file in files.names(member.folder / name):
+            yield f"{name}/{file}", _read(member.folder / name / file)
     yield "rows.jsonl", b"".join(canonical(row) + b"\n" for row in reduced(member.rows()))
     for name in ("config.json", "status.json"):
-        yield name, (member.folder / name).read_bytes()
+        yield name, _read(member.folder / name)
+
+
+def _read(path: Path) -> bytes:
+    return safe_read.read_whole(path, LARGEST_FILE)
 
 
 def reduced(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:

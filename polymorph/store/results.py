@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from polymorph.errors import RequestError
-from polymorph.store import durable
-from polymorph.store import safe_read as looking
+from polymorph.store import durable, safe_read
 from polymorph.store.canonical_json import LARGEST, sha256
 from polymorph.store.checksummed_json import seal, unseal
 from polymorph.store.errors import CorruptError, VersionError, writing
@@ -35,7 +34,7 @@ class Results:
 
         `studies` says of every study what its own rows follow from, as plain data, for whoever comes next.
         """
-        looking.check_inside(self.folder / RECORD, self.cohort)
+        safe_read.check_inside(self.folder / RECORD, self.cohort)
         with writing(self.folder):
             durable.make_parents(self.folder)
             for name, data in files.items():
@@ -49,7 +48,7 @@ class Results:
         """Files that are made from the results and can be made again at any time; they are in no record."""
         place = self.folder if folder is None else self.folder / check_name(folder)
         for name, data in files.items():
-            looking.check_inside(place / check_name(name), self.cohort)
+            safe_read.check_inside(place / check_name(name), self.cohort)
             with writing(place):
                 durable.make_parents(place)
                 durable.replace_file(place / name, data)
@@ -60,7 +59,7 @@ class Results:
         `VersionError` where a newer program wrote them: they are not to be replaced by older ones.
         """
         try:
-            if not looking.exists(self.folder / RECORD):
+            if not safe_read.exists(self.folder / RECORD):
                 return False
             record = self._record()
             return record["key"] == key and all(
@@ -74,7 +73,7 @@ class Results:
     def studies(self) -> Mapping[str, Mapping[str, Any]]:
         """What was recorded of every study; nothing where there is no analysis, or its record is damaged."""
         try:
-            found = self._record().get("studies") if looking.exists(self.folder / RECORD) else None
+            found = self._record().get("studies") if safe_read.exists(self.folder / RECORD) else None
         except VersionError:
             raise
         except (CorruptError, RequestError):
@@ -88,19 +87,19 @@ class Results:
     def read(self, name: str) -> bytes:
         """One of them; `CorruptError` where it is not as it was written."""
         path = self.folder / check_name(name)
-        looking.check_inside(path, self.cohort)
-        data = looking.read_whole(path, _LARGEST_RESULT)
+        safe_read.check_inside(path, self.cohort)
+        data = safe_read.read_whole(path, _LARGEST_RESULT)
         if sha256(data) != self._record()["files"].get(name):
             raise CorruptError(f"{path} is not as the analysis wrote it; analyse again")
         return data
 
     def _record(self) -> dict[str, Any]:
         path = self.folder / RECORD
-        looking.check_inside(path, self.cohort)
-        record = unseal(looking.read_whole(path, LARGEST), path)
+        safe_read.check_inside(path, self.cohort)
+        record = unseal(safe_read.read_whole(path, LARGEST), path)
         if not isinstance(record.get("key"), str) or not isinstance(record.get("files"), dict):
             raise CorruptError(f"{path} is no record of an analysis")
         return record
 
     def _is_as_written(self, name: str, expected: str) -> bool:
-        return sha256(looking.read_whole(self.folder / check_name(name), _LARGEST_RESULT)) == expected
+        return sha256(safe_read.read_whole(self.folder / check_name(name), _LARGEST_RESULT)) == expected

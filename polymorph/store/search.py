@@ -4,18 +4,21 @@ from pathlib import Path
 
 from polymorph.checks import nearest
 from polymorph.errors import RequestError
+from polymorph.store import files, safe_read
 from polymorph.store.cohort import COHORT, Cohort
 
 
 def cohorts_below(root: Path | str) -> list[Path]:
     """The folders of the cohorts in `root`, by name."""
-    return sorted(path.parent for path in Path(root).glob(f"*/{COHORT}")) if Path(root).is_dir() else []
+    folder = files.real(Path(root))
+    names = files.names(folder) if safe_read.is_folder(folder) else []
+    return [Path(root) / name for name in names if safe_read.exists(folder / name / COHORT)]
 
 
 def find_cohort(name: str, root: Path | str) -> Cohort:
     """The cohort of this name below `root`, or in this folder; `RequestError` names the nearest there is."""
     for folder in (Path(root) / name, Path(name)):
-        if (folder / COHORT).is_file():
+        if safe_read.exists(folder / COHORT):
             return Cohort.open(folder)
     there = [path.name for path in cohorts_below(root)]
     known = ", ".join(there) or "none"

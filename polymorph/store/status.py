@@ -4,8 +4,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from polymorph.store import durable
-from polymorph.store import safe_read as looking
+from polymorph.store import durable, safe_read
 from polymorph.store.canonical_json import LARGEST
 from polymorph.store.checksummed_json import seal, unseal
 from polymorph.store.errors import CorruptError, writing
@@ -43,9 +42,9 @@ def write_status(path: Path, status: Status) -> None:
 
 def read_status(path: Path) -> Status | None:
     """The recorded state, None if none was recorded yet; `CorruptError` if it is not as it was written."""
-    if not looking.exists(path):
+    if not safe_read.exists(path):
         return None
-    content = unseal(looking.read_whole(path, LARGEST), path)
+    content = unseal(safe_read.read_whole(path, LARGEST), path)
     fields: dict[str, Any] = {name: content.get(name) for name in ("state", "step", "reason")}
     stack = content.get("stack")
     try:

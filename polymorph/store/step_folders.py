@@ -6,9 +6,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
-from polymorph.store import files
-from polymorph.store import publication as publishing
-from polymorph.store import safe_read as looking
+from polymorph.store import files, publication, safe_read
 from polymorph.store.errors import CorruptError, reading
 from polymorph.store.manifest import Manifest
 from polymorph.store.names import step_name, step_of
@@ -31,19 +29,19 @@ class Shelf:
 
     def steps(self) -> list[int]:
         """The steps at which something looks published, in order; reading it verifies it."""
-        if not looking.exists(self.folder):
+        if not safe_read.exists(self.folder):
             return []
         with reading(self.folder):
             numbers = [step_of(name) for name in files.names(self.folder)]
         return sorted(
-            step for step in numbers if step is not None and publishing.is_published(self.path(step))
+            step for step in numbers if step is not None and publication.is_published(self.path(step))
         )
 
     def publish(self, step: int, contents: Mapping[str, bytes], facts: Mapping[str, Any]) -> Manifest:
-        return publishing.publish_again(self.path(step), contents, {**facts, **self._own(step)}, self.root)
+        return publication.publish_again(self.path(step), contents, {**facts, **self._own(step)}, self.root)
 
     def read(self, step: int) -> Published:
-        published = publishing.read(self.path(step), self.root)
+        published = publication.read(self.path(step), self.root)
         for key, value in self._own(step).items():
             if (found := published.manifest.facts.get(key)) != value:
                 raise CorruptError(f"{self.path(step)} was published as {key} {found!r}, not {value!r}")
@@ -57,10 +55,10 @@ class Shelf:
         return {**self.facts, "step": step}
 
     def remove(self, step: int) -> None:
-        publishing.remove(self.path(step), self.root)
+        publication.remove(self.path(step), self.root)
 
     def set_aside(self, step: int) -> None:
-        publishing.set_aside(self.path(step), self.root, publishing.SUPERSEDED)
+        publication.set_aside(self.path(step), self.root, publication.SUPERSEDED)
 
     def after(self, step: int) -> list[Manifest]:
         """The manifests of all that is readable after `step`."""

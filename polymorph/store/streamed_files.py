@@ -1,6 +1,6 @@
 """Folders with files too big for memory: written piece by piece as a draft, published like any other, read in pieces.
 
-What `publishing` says of published folders holds of these too: the manifest comes last, files and folder are
+What `publication` says of published folders holds of these too: the manifest comes last, files and folder are
 synced, and a rename that replaces nothing gives the name.
 """
 
@@ -13,8 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from polymorph.store import durable, files
-from polymorph.store import safe_read as looking
+from polymorph.store import durable, files, safe_read
 from polymorph.store.canonical_json import LARGEST, plain
 from polymorph.store.checksummed_json import seal
 from polymorph.store.errors import ConflictError, CorruptError, reading, writing
@@ -30,7 +29,7 @@ def draft_below(root: Path) -> Iterator[Path]:
     """A new folder of a draft in `root`, which is made if it is missing; dropped at the end if it is still there."""
     draft = root / draft_name()
     with writing(draft):
-        if not looking.exists(root):
+        if not safe_read.exists(root):
             durable.make_parents(root)
         files.make_folder(draft)
     try:
@@ -79,12 +78,12 @@ def publish_draft(
     listed = {name: asdict(entry) for name, entry in entries.items()}
     encoded = seal({"files": listed, "facts": plain(facts)})
     manifest = decode(encoded, folder / MANIFEST)
-    looking.check_inside(folder, root)
+    safe_read.check_inside(folder, root)
     with writing(folder):
         check_names(draft, manifest)
         durable.write_new(draft / MANIFEST, encoded)
         durable.sync_folder(draft)
-        if looking.exists(folder) or not durable.rename_new(draft, folder):
+        if safe_read.exists(folder) or not durable.rename_new(draft, folder):
             _settle(folder, manifest, root)
     return manifest
 
@@ -101,8 +100,8 @@ def _settle(folder: Path, manifest: Manifest, root: Path) -> None:
 
 def read_manifest(folder: Path, root: Path) -> Manifest:
     """What is published there by its manifest alone; the files are not looked at."""
-    looking.check_inside(folder, root)
-    return decode(looking.read_whole(folder / MANIFEST, LARGEST), folder / MANIFEST)
+    safe_read.check_inside(folder, root)
+    return decode(safe_read.read_whole(folder / MANIFEST, LARGEST), folder / MANIFEST)
 
 
 def read_streamed(folder: Path, root: Path) -> Manifest:

@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from polymorph.store import files
-from polymorph.store import publication as publishing
-from polymorph.store import safe_read as looking
+from polymorph.store import files, publication, safe_read
 from polymorph.store.checkpoints import STATE, State, read_state
 from polymorph.store.errors import reading
 from polymorph.store.leftovers import sweep
@@ -54,19 +52,19 @@ class Unfinished:
         """Remove all states; gone already is benign."""
         for step in self._shelf.steps():
             self._shelf.remove(step)
-        publishing.remove(self.folder, self.root)
+        publication.remove(self.folder, self.root)
 
     def sweep(self) -> list[str]:
         """Remove what dead processes left half done; the names removed."""
-        looking.check_inside(self.folder, self.root)
+        safe_read.check_inside(self.folder, self.root)
         return sweep(self.folder)
 
 
 def unfinished_names(root: Path) -> list[str]:
     """The names under which there are states, in order."""
     folder = root / "unfinished"
-    looking.check_inside(folder, root)
-    if not looking.exists(folder):
+    safe_read.check_inside(folder, root)
+    if not safe_read.exists(folder):
         return []
     with reading(folder):
         return sorted(name for name in files.names(folder) if NAME.fullmatch(name))

@@ -6,8 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from polymorph.errors import RequestError, RunError
-from polymorph.store import files
-from polymorph.store import safe_read as looking
+from polymorph.store import files, safe_read
 from polymorph.store.cohort import Cohort
 from polymorph.store.manifest import MANIFEST
 from polymorph.store.member import Member
@@ -48,10 +47,10 @@ def _records(cohort: Cohort, member: Member) -> Iterator[Finding]:
 
 def _published(cohort: Cohort, folder: Path) -> Iterator[Finding]:
     """What is published in the folder or below it."""
-    if not looking.is_folder(folder):
+    if not safe_read.is_folder(folder):
         return
-    names = [name for name in sorted(files.names(folder)) if not name.startswith(".")]
-    folders = [folder / name for name in names if looking.is_folder(folder / name)]
+    names = [name for name in files.names(folder) if not name.startswith(".")]
+    folders = [folder / name for name in names if safe_read.is_folder(folder / name)]
     if MANIFEST in names:
         yield _looked_at(cohort, folder, lambda: read_streamed(folder, cohort.folder))
     elif names and not folders:
@@ -62,12 +61,16 @@ def _published(cohort: Cohort, folder: Path) -> Iterator[Finding]:
 
 
 def _results(cohort: Cohort) -> Iterator[Finding]:
-    for record in sorted(cohort.folder.glob(f"analysis/*/{RECORD}")):
-        results = Results(cohort.folder, record.parent.name)
+    analyses = cohort.folder / "analysis"
+    for name in files.names(analyses) if safe_read.is_folder(analyses) else ():
+        record = analyses / name / RECORD
+        if not safe_read.exists(record):
+            continue
+        results = Results(cohort.folder, name)
         listed = _looked_at(cohort, record, results.written)
         yield listed
-        for name in results.written() if listed.problem is None else ():
-            yield _looked_at(cohort, record.parent / name, partial(results.read, name))
+        for file in results.written() if listed.problem is None else ():
+            yield _looked_at(cohort, record.parent / file, partial(results.read, file))
 
 
 def _looked_at(cohort: Cohort, path: Path, read: Callable[[], object]) -> Finding:

@@ -15,6 +15,8 @@ from tests.training.cohorts import exit_status, jobs_of
 from polymorph.errors import RequestError
 from polymorph.evidence.rows import table
 from polymorph.pipeline.comparison import Comparison
+from polymorph.pipeline.pair_cache import PairCache
+from polymorph.pipeline.pair_studies import LADDER
 from polymorph.store import Cohort
 from polymorph.studies.registry import STUDIES
 
@@ -38,9 +40,9 @@ def root(tmp_path: Path) -> Path:
 
 def last_rows(cohort: Cohort) -> pl.DataFrame:
     comparison = Comparison.of(cohort, torch.device("cpu"))
-    rows, left_out, _ = comparison.rows(comparison.pairs_at(40, [0, 1]))
-    assert left_out == []
-    return table(rows, STUDIES["ladder"].columns).sort(pl.all())
+    found = PairCache(comparison).rows(LADDER, comparison.pairs_at(40, [0, 1]))
+    assert found.left_out == []
+    return table(found.rows, STUDIES["ladder"].columns).sort(pl.all())
 
 
 def test_every_file_of_it_is_verified(root):

@@ -241,11 +241,11 @@ def test_killed_at_every_call(tmp_path: Path, whose: str) -> None:
 
 def test_of_two_writers_the_second_finds_the_first(cohort: Cohort) -> None:
     """One that got its name between the look and the rename: equal is benign, other is told."""
-    from polymorph.store import publication as publishing
+    from polymorph.store import publication
 
     member = cohort.member(3)
     member.publish_sae(*PLACE, FILES, FACTS)
-    with mock.patch.object(publishing.looking, "exists", lambda path: path == cohort.folder):
+    with mock.patch.object(publication.safe_read, "exists", lambda path: path == cohort.folder):
         member.publish_sae(*PLACE, FILES, FACTS)
         with pytest.raises(ConflictError):
             member.publish_sae(*PLACE, {**FILES, "cfg.json": b"{}"}, FACTS)

@@ -34,10 +34,8 @@ from polymorph.store import (
     UnreadableError,
     WriteError,
     files,
+    publication,
     publish,
-)
-from polymorph.store import (
-    publication as publishing,
 )
 
 KEY, LABEL = "5f" * 32, "seed-0003--seed-0004"
@@ -208,7 +206,7 @@ def test_all_is_synced_before_it_gets_its_name(cohort: Cohort, member: Member) -
     assert "rename" not in again
     replaced = [*FILE, "replace", *FOLDER]
     assert calls_of(lambda: WRITERS["status"](cohort))[-len(replaced) :] == replaced
-    removed = calls_of(lambda: member.prune_states(keep=1) or publishing.remove(member.folder / "steps"))
+    removed = calls_of(lambda: member.prune_states(keep=1) or publication.remove(member.folder / "steps"))
     assert removed[-6:-2] == ["rename", *FOLDER]
 
 

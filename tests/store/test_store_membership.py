@@ -164,13 +164,12 @@ def test_nothing_else_is_swept(tmp_path: Path, member: Member) -> None:
 def test_a_writer_whose_draft_was_swept_says_so(cohort: Cohort, monkeypatch: pytest.MonkeyPatch) -> None:
     """Even a living one, believed dead: it either publishes whole or nothing."""
     from polymorph.store import files
-    from polymorph.store import leftovers as sweeping
 
     original = files.rename
 
     def swept_first(source: Path, target: Path) -> None:
         monkeypatch.setattr(files, "rename", original)
-        monkeypatch.setattr(sweeping, "owner_lives", lambda name: False)
+        monkeypatch.setattr(leftovers, "owner_lives", lambda name: False)
         assert cohort.sweep() == [source.name]
         original(source, target)
 

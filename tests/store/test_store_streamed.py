@@ -19,8 +19,7 @@ from store_faults import (
 )
 
 from polymorph.errors import RunError
-from polymorph.store import ConflictError, CorruptError, sweep
-from polymorph.store import safe_read as looking
+from polymorph.store import ConflictError, CorruptError, safe_read, sweep
 from polymorph.store.streamed_files import (
     Stream,
     draft_below,
@@ -46,7 +45,7 @@ def write(root: Path, facts: dict = FACTS) -> None:
 
 def is_there(root: Path) -> bool:
     """Whether it can be seen; if so, it is whole."""
-    if not looking.exists(root / "big"):
+    if not safe_read.exists(root / "big"):
         return False
     assert read_streamed(root / "big", root).facts == FACTS
     assert (root / "big" / "b.json").read_bytes() == b"".join(PIECES)

@@ -25,7 +25,7 @@ from cohorts import (
 )
 
 from polymorph.cli import command
-from polymorph.pipeline.comparison import Comparison
+from polymorph.pipeline.pair_cache import PairCache
 from polymorph.store import Cohort, files
 from polymorph.training.module import StackModule
 
@@ -232,7 +232,7 @@ def test_a_comparison_that_fails_is_recorded_and_stops_nothing(
         torch.manual_seed(99)
         raise RuntimeError("no comparison today")
 
-    monkeypatch.setattr(Comparison, "_compute", fail)
+    monkeypatch.setattr(PairCache, "rows", fail)
     watched = trained(root / "on", "seed=[0,1]", *FEW)
     unwatched = trained(root / "off", "seed=[0,1]", *FEW, UNWATCHED)
     assert published(watched) == published(unwatched)

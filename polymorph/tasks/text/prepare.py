@@ -10,7 +10,7 @@ import numpy as np
 
 from polymorph.errors import RequestError
 from polymorph.progress import SILENT, Bar, Progress
-from polymorph.store import safe_read as looking
+from polymorph.store import safe_read
 from polymorph.store.errors import writing
 from polymorph.store.leftovers import sweep
 from polymorph.store.manifest import Entry
@@ -181,7 +181,7 @@ def _written(draft: Path, tokens: TokenSpool, encoder: Encoder) -> dict[str, Ent
 @contextmanager
 def _leaving_no_empty(folder: Path) -> Iterator[None]:
     """If it fails, folders that were missing before and hold nothing go again."""
-    missing = [one for one in (folder, *folder.parents) if not looking.exists(one)]
+    missing = [one for one in (folder, *folder.parents) if not safe_read.exists(one)]
     try:
         yield
     except BaseException:
