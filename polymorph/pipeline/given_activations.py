@@ -25,11 +25,10 @@ from polymorph.evidence.evidence import Evidence
 from polymorph.evidence.pairs import End, PairLabel, pairs_of
 from polymorph.models.activations import SPLITS, Activations, Split
 from polymorph.pipeline.analysis import Analysis
-from polymorph.pipeline.pair_cache import Found
-from polymorph.pipeline.source import Facts, Reasons
+from polymorph.pipeline.source import Facts, InMemory, Reasons
 from polymorph.report.data import MemberSummary
 from polymorph.studies.registry import STUDIES
-from polymorph.studies.study import Kind, Options, Study
+from polymorph.studies.study import Kind, Study
 from polymorph.verdicts.claim import Claim
 
 OF_GIVEN = tuple(name for name, study in STUDIES.items() if study.is_of("given"))
@@ -59,7 +58,7 @@ class GivenActivations:
 
 
 @dataclass
-class GivenMembers:
+class GivenMembers(InMemory):
     """Members of which there are activations alone; nothing of them is kept."""
 
     activations: GivenActivations
@@ -81,24 +80,8 @@ class GivenMembers:
     def pairs(self) -> list[PairLabel]:
         return pairs_of(self.ends)
 
-    def settle(self) -> None:
-        """Nothing of it can be damaged."""
-
     def identity(self, study: Study) -> Mapping[str, Any]:
         return {}
-
-    @property
-    def options(self) -> Mapping[str, Options]:
-        return {}
-
-    def saes(self) -> Mapping[str, str]:
-        return {}
-
-    def page_identity(self) -> Mapping[str, Any]:
-        return {}
-
-    def ladder(self) -> Found | None:
-        return None
 
     def evidence(self) -> Evidence:
         return Evidence(self.name, self.ends, self.pairs, self.activations)

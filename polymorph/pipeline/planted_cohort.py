@@ -9,15 +9,14 @@ from polymorph.errors import RequestError
 from polymorph.evidence.evidence import BLOCKS, Evidence, check_size, planted_evidence
 from polymorph.evidence.pairs import PairLabel, pairs_of
 from polymorph.evidence.planted import Planted
-from polymorph.pipeline.pair_cache import Found
-from polymorph.pipeline.source import Facts, Reasons
+from polymorph.pipeline.source import Facts, InMemory, Reasons
 from polymorph.report.data import MemberSummary
 from polymorph.store import digest
-from polymorph.studies.study import Kind, Options, Study
+from polymorph.studies.study import Kind, Study
 
 
 @dataclass
-class PlantedCohort:
+class PlantedCohort(InMemory):
     """Planted members, and the pairs of a scheme; `folder` is where results are kept."""
 
     planted: Planted
@@ -48,24 +47,8 @@ class PlantedCohort:
     def fingerprints(self) -> dict[str, str]:
         return {"planted": digest(self.planted.identity())}
 
-    def settle(self) -> None:
-        """Nothing of it can be damaged."""
-
     def identity(self, study: Study) -> Mapping[str, Any]:
         return {"planted": self.planted.identity(), "pairs": self.scheme, "blocks": BLOCKS}
-
-    @property
-    def options(self) -> Mapping[str, Options]:
-        return {}
-
-    def saes(self) -> Mapping[str, str]:
-        return {}
-
-    def page_identity(self) -> Mapping[str, Any]:
-        return {}
-
-    def ladder(self) -> Found | None:
-        return None
 
     def evidence(self) -> Evidence:
         return planted_evidence(self.planted, self.scheme)

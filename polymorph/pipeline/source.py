@@ -92,3 +92,23 @@ class Source(Protocol):
         ...
 
     def facts(self) -> Facts: ...
+
+
+class InMemory:
+    """What every source says whose members are no files: nothing is damaged, asked for, trained, or cached by pair."""
+
+    def settle(self) -> None:
+        """Nothing of it can be damaged."""
+
+    @property
+    def options(self) -> Mapping[str, Options]:
+        return {}
+
+    def saes(self) -> Mapping[str, str]:
+        return {}
+
+    def page_identity(self) -> Mapping[str, Any]:
+        return {}
+
+    def ladder(self) -> Found | None:
+        return None

@@ -163,7 +163,7 @@ def test_nothing_else_is_swept(tmp_path: Path, member: Member) -> None:
 
 def test_a_writer_whose_draft_was_swept_says_so(cohort: Cohort, monkeypatch: pytest.MonkeyPatch) -> None:
     """Even a living one, believed dead: it either publishes whole or nothing."""
-    from polymorph.store import files
+    from polymorph.store import files, leftovers
 
     original = files.rename
 
