@@ -7,9 +7,9 @@ from typing import Any
 
 import polars as pl
 
+from polymorph.alignment.families import rungs
 from polymorph.errors import RunError
 from polymorph.evidence.rows import table
-from polymorph.pipeline.rows_version import rows_version
 from polymorph.pipeline.source import Reasons, Source
 from polymorph.pipeline.study_cache import NOTHING, StudyCache, StudyRows
 from polymorph.plotting.table_rows import at_last_steps
@@ -80,7 +80,7 @@ class Analysis:
         return {
             "source": source.identity(study),
             "saes": source.saes() if reads else {},
-            "rows": rows_version(study.name),
+            "families": rungs(),
             **study.identity(source.options.get(study.name)),
         }
 

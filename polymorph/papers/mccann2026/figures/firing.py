@@ -6,19 +6,10 @@ from typing import Any
 import polars as pl
 from matplotlib.figure import Figure
 
-from polymorph.evidence.rows import sites_in_order
-from polymorph.papers.mccann2026.figures.sheet import (
-    dots,
-    for_print,
-    handles,
-    one_family,
-    sheet,
-    site_axis,
-)
+from polymorph.papers.mccann2026.figures.sheet import for_print, handles, one_family, panels_by_convention
 from polymorph.plotting.captions import steps_behind, study_behind
 from polymorph.plotting.plate import Drawn, Missing, Plate, settle
-from polymorph.plotting.sae_panels import used
-from polymorph.plotting.style import CONTROL_COLOURS, map_colour, zero_line
+from polymorph.plotting.style import CONTROL_COLOURS, map_colour
 
 NAME, TITLE = "firing", "Firing patterns of SAEs on other members"
 METRIC = "firing_correlation_mean"
@@ -46,18 +37,9 @@ def plate(tables: Mapping[str, pl.DataFrame], columns: int) -> Drawn:
 
 def draw(rows: pl.DataFrame, columns: int) -> Figure:
     """Two panels: of all features, and of those that fire on both sides."""
-    sites = sites_in_order(rows)
     with for_print():
-        shape = (1, 2) if columns == 2 else (2, 1)
-        figure, cells = sheet(*shape, columns, 1.8 if columns == 2 else 1.4, sharey=True)
-        panels = [axes for row in cells for axes in row]
-        for axes, (convention, name) in zip(panels, CONVENTIONS.items(), strict=True):
-            for place, (use, about) in enumerate(USES.items()):
-                shown = used(rows, METRIC, convention, **about)
-                dots(axes, sites, shown, LOOKS[use], 0.26 * (place - 1))
-            zero_line(axes)
-            site_axis(axes, sites)
-            axes.set_title(name)
+        height = 1.8 if columns == 2 else 1.4
+        figure, panels = panels_by_convention(rows, METRIC, CONVENTIONS, USES, LOOKS, columns, height, 0.26)
         panels[0].set_ylim(top=1.04)
         figure.supylabel("mean correlation of a feature with itself", fontsize=7)
         figure.legend(handles=handles(LOOKS), loc="outside upper center", ncols=3, columnspacing=1.0)

@@ -6,24 +6,16 @@ from typing import Any
 import polars as pl
 from matplotlib.figure import Figure
 
-from polymorph.evidence.rows import sites_in_order
-from polymorph.papers.mccann2026.figures.sheet import (
-    dots,
-    for_print,
-    handles,
-    one_family,
-    sheet,
-    site_axis,
-)
+from polymorph.papers.mccann2026.figures.sheet import for_print, handles, one_family, panels_by_convention
 from polymorph.plotting.captions import INTERVAL, steps_behind, study_behind
 from polymorph.plotting.plate import Drawn, Missing, Plate, settle
 from polymorph.plotting.sae_panels import used
-from polymorph.plotting.style import CEILING, CONTROL_COLOURS, map_colour, r2_axis, zero_line
+from polymorph.plotting.style import CEILING, CONTROL_COLOURS, map_colour, r2_axis
 from polymorph.plotting.wording import spread
 
 NAME, TITLE = "sae_transfer", "Explained variance of SAEs on other members"
 EV = "explained_variance"
-CONVENTIONS = {"paper": "the paper's", "centred": "centred"}
+CONVENTIONS = {"paper": "the paper's convention", "centred": "centred convention"}
 LOOKS: dict[str, dict[str, Any]] = {
     "own": {"color": CEILING, "marker": "_"},
     "naive": {"color": map_colour("identity"), "marker": "s"},
@@ -49,20 +41,11 @@ def plate(tables: Mapping[str, pl.DataFrame], columns: int) -> Drawn:
 
 def draw(rows: pl.DataFrame, columns: int) -> Figure:
     """Two panels: the paper's convention, and the centred one."""
-    sites = sites_in_order(rows)
     with for_print():
-        shape = (1, 2) if columns == 2 else (2, 1)
-        figure, cells = sheet(*shape, columns, 1.9 if columns == 2 else 1.5, sharey=True)
-        panels = [axes for row in cells for axes in row]
-        least = 0.0
-        for axes, (convention, name) in zip(panels, CONVENTIONS.items(), strict=True):
-            for place, (use, about) in enumerate(USES.items()):
-                shown = used(rows, EV, convention, **about)
-                dots(axes, sites, shown, LOOKS[use], 0.22 * (place - 1.5))
-                least = min(least, *shown["value"], 0.0)
-            zero_line(axes)
-            site_axis(axes, sites)
-            axes.set_title(f"{name} convention")
+        height = 1.9 if columns == 2 else 1.5
+        figure, panels = panels_by_convention(rows, EV, CONVENTIONS, USES, LOOKS, columns, height, 0.22)
+        shown = [used(rows, EV, convention, **about) for convention in CONVENTIONS for about in USES.values()]
+        least = min(0.0, *(value for some in shown for value in some["value"]))
         r2_axis(panels[0], -2.0)
         panels[0].set_ylim(least - 0.2, 1.1)
         figure.supylabel("explained variance", fontsize=7)

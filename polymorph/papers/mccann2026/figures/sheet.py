@@ -15,7 +15,9 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 
-from polymorph.plotting.style import STYLE
+from polymorph.evidence.rows import sites_in_order
+from polymorph.plotting.sae_panels import used
+from polymorph.plotting.style import STYLE, zero_line
 from polymorph.plotting.table_rows import at_site
 from polymorph.plotting.wording import plain
 
@@ -92,6 +94,30 @@ def dots(
             axes.hlines(
                 middle, place + offset - 0.09, place + offset + 0.09, color=look["color"], linewidth=1.2
             )
+
+
+def panels_by_convention(
+    rows: pl.DataFrame,
+    metric: str,
+    titles: Mapping[str, str],
+    uses: Mapping[str, Mapping[str, Any]],
+    looks: Mapping[str, Mapping[str, Any]],
+    columns: int,
+    height: float,
+    apart: float,
+) -> tuple[Figure, list[Axes]]:
+    """A panel for each convention in `titles`, with the dots of every use of the SAEs `apart` from the next."""
+    sites = sites_in_order(rows)
+    figure, cells = sheet(*((1, 2) if columns == 2 else (2, 1)), columns, height, sharey=True)
+    panels = [axes for row in cells for axes in row]
+    for axes, (convention, title) in zip(panels, titles.items(), strict=True):
+        for place, (use, about) in enumerate(uses.items()):
+            offset = apart * (place - (len(uses) - 1) / 2)
+            dots(axes, sites, used(rows, metric, convention, **about), looks[use], offset)
+        zero_line(axes)
+        site_axis(axes, sites)
+        axes.set_title(title)
+    return figure, panels
 
 
 def handles(looks: Mapping[str, Mapping[str, Any]]) -> list[Line2D]:
